@@ -1,0 +1,152 @@
+"""Many members of one problem: other parameters, other starts, other noise."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from solvers.gradients import AbstractGradient
+from solvers.integrators.base import AbstractMethod
+from solvers.integrators.compatibility import check_method
+from solvers.problem import InitialValueProblem, is_stochastic
+from solvers.solution import Solution, raise_on_failure
+from solvers.solve import solve
+from systems.base import replace_parameters
+
+
+Progress = Callable[[int, int, str], None]
+"""Told after each segment: what is done, of how much, and what it is."""
+
+
+def ensemble(
+    problem: InitialValueProblem,
+    method: AbstractMethod,
+    *,
+    parameters: Mapping[str, ArrayLike] | None = None,
+    initial_states: Float[ArrayLike, "members states"] | None = None,
+    key: PRNGKeyArray | None = None,
+    members: int | None = None,
+    save_at: ArrayLike | None = None,
+    gradient: AbstractGradient | None = None,
+    segment: int | None = None,
+    progress: Progress | None = None,
+    throw: bool = False,
+) -> Solution:
+    """Solve many members of a problem with one compiled program.
+
+    **Arguments:**
+
+    - `problem`: what all members share.
+    - `method`, `save_at`, `gradient`: as in [`solve`][solvers.solve.solve].
+    - `parameters`: by name, values with a leading axis of members.
+    - `initial_states`: one state per member.
+    - `key`: the key of a stochastic ensemble. Member `i` draws from
+      `fold_in(key, i)`, so that its path depends on the key and its number alone.
+    - `members`: how many, where nothing but the key varies.
+    - `segment`: how many members are solved between two calls of `progress`; a smaller
+      number also wastes less time on members that wait for the slowest. Default: all.
+    - `progress`: called as `progress(done, total, "members")` outside compiled code.
+    - `throw`: raise for the first failed member. By default a failed member carries its
+      status and NaN states, and costs no other member anything.
+
+    **Returns:** a [`Solution`][solvers.solution.Solution] with a leading axis of members.
+
+    **Raises:** `ValueError` if sizes disagree or nothing says how many members there are,
+    `KeyError` for an unknown parameter.
+    """
+    check_method(problem.system, method)
+    varied = {
+        name: jnp.asarray(value, dtype=float) for name, value in (parameters or {}).items()
+    }
+    starts = None if initial_states is None else jnp.asarray(initial_states, dtype=float)
+    count = _count(problem, varied, starts, members)
+    replace_parameters(problem.system, dict.fromkeys(varied, 0.0))  # names are known
+    keys = None
+    if is_stochastic(problem):
+        if key is None:
+            raise ValueError("A stochastic ensemble needs a `key`, e.g. jax.random.key(0).")
+        keys = _member_keys(key, count)
+    times = problem.stop[None] if save_at is None else jnp.asarray(save_at, dtype=float)
+    axes = (varied, starts, keys)
+    size = min(segment or count, count)
+    parts = []
+    for begin in range(0, count, size):
+        part = _take(axes, begin, size, count)
+        solution = _solve_members(problem, method, part, times, gradient)
+        if progress is not None:
+            jax.block_until_ready(solution.states)
+            progress(min(begin + size, count), count, "members")
+        parts.append(solution)
+    solution = parts[0] if len(parts) == 1 else _join(parts, count)
+    if throw:
+        raise_on_failure(solution)
+    return solution
+
+
+def _count(
+    problem: InitialValueProblem,
+    parameters: dict[str, Array],
+    starts: Array | None,
+    members: int | None,
+) -> int:
+    sizes = {f"parameters[{name!r}]": value.shape[:1] for name, value in parameters.items()}
+    if starts is not None:
+        states = len(problem.system.states)
+        if starts.ndim != 2 or starts.shape[1] != states:
+            raise ValueError(
+                f"`initial_states` has shape {starts.shape}, expected (members, {states})."
+            )
+        sizes["initial_states"] = starts.shape[:1]
+    if members is not None:
+        sizes["members"] = (members,)
+    if not sizes:
+        raise ValueError("Nothing says how many members there are: give `members`.")
+    if len(set(sizes.values())) > 1 or () in sizes.values():
+        told = ", ".join(
+            f"{name}: {size[0] if size else 'none'}" for name, size in sizes.items()
+        )
+        raise ValueError(f"The numbers of members disagree ({told}).")
+    return next(iter(sizes.values()))[0]
+
+
+@eqx.filter_jit
+def _member_keys(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+
+
+def _take(axes: Any, begin: int, size: int, count: int) -> Any:
+    """Members from `begin` on; the last is repeated so that all segments have one shape."""
+    if size == count:
+        return axes
+    index = jnp.minimum(jnp.arange(begin, begin + size), count - 1)
+    return jax.tree.map(lambda leaf: leaf[index], axes)
+
+
+def _join(parts: list[Solution], count: int) -> Solution:
+    arrays = [eqx.partition(part, eqx.is_array) for part in parts]
+    joined = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves)[:count], *[dynamic for dynamic, _ in arrays]
+    )
+    return eqx.combine(joined, arrays[0][1])
+
+
+@eqx.filter_jit
+def _solve_members(
+    problem: InitialValueProblem,
+    method: AbstractMethod,
+    axes: tuple[dict[str, Array], Array | None, PRNGKeyArray | None],
+    times: Array,
+    gradient: AbstractGradient | None,
+) -> Solution:
+    def member(axis: Any) -> Solution:
+        parameters, start, key = axis
+        system = replace_parameters(problem.system, parameters)
+        one = eqx.tree_at(lambda p: p.system, problem, system)
+        if start is not None:
+            one = eqx.tree_at(lambda p: p.initial_state, one, start)
+        return solve(one, method, save_at=times, gradient=gradient, key=key, throw=False)
+
+    return jax.vmap(member)(axes)

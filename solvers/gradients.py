@@ -1,0 +1,89 @@
+"""How derivatives pass through a solve, as a value.
+
+Which one to choose: with few parameters and many outputs `Forward`; with many
+parameters and one output `Checkpointed`; `Backsolve` where memory is short and an
+approximate gradient will do.
+"""
+
+import abc
+
+import diffrax
+import equinox as eqx
+
+
+class AbstractGradient(eqx.Module):
+    """A way to differentiate a solve."""
+
+    @abc.abstractmethod
+    def adjoint(self, stochastic: bool) -> diffrax.AbstractAdjoint:
+        """The diffrax adjoint that does it.
+
+        Raises `ValueError` if it cannot serve such an equation, naming one that can.
+        """
+
+
+class Forward(AbstractGradient):
+    """Forward mode: tangents are carried along with the solution.
+
+    Exact for the discretised solve, of any order by nesting (`jacfwd` of `jacfwd`
+    gives Hessians), memory independent of the number of steps, cost proportional to
+    the number of parameters. Reverse mode is refused by jax.
+    """
+
+    def adjoint(self, stochastic: bool) -> diffrax.AbstractAdjoint:
+        """See the class."""
+        del stochastic
+        return diffrax.ForwardMode()
+
+
+class Checkpointed(AbstractGradient):
+    """Reverse mode through the steps of the solver, with recomputation.
+
+    Exact for the discretised solve; cost independent of the number of parameters;
+    memory bounded by the number of `checkpoints` (default: the logarithm of
+    `max_steps`). First derivatives only; forward mode is refused by jax.
+
+    Reference: P. Stumm and A. Walther, SIAM J. Sci. Comput. 32, 836 (2010).
+    """
+
+    checkpoints: int | None = None
+
+    def adjoint(self, stochastic: bool) -> diffrax.AbstractAdjoint:
+        """See the class."""
+        del stochastic
+        return diffrax.RecursiveCheckpointAdjoint(checkpoints=self.checkpoints)
+
+
+class Backsolve(AbstractGradient):
+    """Reverse mode by solving the adjoint equation backwards in time.
+
+    Memory independent of the number of steps; the gradient carries the discretisation
+    error of a second solve, and may be wrong for unstable or stiff equations. First
+    derivatives only, and only for ordinary differential equations.
+
+    Reference: L. S. Pontryagin et al., *The Mathematical Theory of Optimal Processes*
+    (1962).
+    """
+
+    def adjoint(self, stochastic: bool) -> diffrax.AbstractAdjoint:
+        """See the class."""
+        if stochastic:
+            raise ValueError(
+                "Backsolve cannot differentiate a stochastic differential equation here; "
+                "use Checkpointed() or Forward()."
+            )
+        return diffrax.BacksolveAdjoint()
+
+
+FORWARD_LIMIT = 20
+"""Parameters up to which forward mode is the faster for one scalar output (measured on
+Lotka-Volterra systems of 2 to 6 species at 1e-7 on 2 cores)."""
+
+
+def choose_gradient(parameters: int, outputs: int) -> AbstractGradient:
+    """The cheaper of forward and reverse mode for a function of these sizes.
+
+    A Jacobian costs one tangent per parameter forward and one adjoint per output in
+    reverse, and an adjoint costs about as much as `FORWARD_LIMIT` tangents.
+    """
+    return Forward() if parameters <= FORWARD_LIMIT * outputs else Checkpointed()

@@ -1,0 +1,135 @@
+"""What a method is: a diffrax solver, a step-size rule and what it can solve."""
+
+import abc
+import enum
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+
+
+class EquationKind(enum.Enum):
+    """The kind of equation a method is for."""
+
+    ODE = "ordinary differential equation"
+    SDE = "stochastic differential equation"
+
+
+class Calculus(enum.Enum):
+    """The calculus to whose solution a stochastic method converges."""
+
+    ITO = "Ito"
+    STRATONOVICH = "Stratonovich"
+    ADDITIVE = "additive noise only, where both agree"
+
+
+class AbstractMethod(eqx.Module):
+    """A method of integration with its own options as fields.
+
+    - `kind`: the kind of equation it solves.
+    - `order`: order of convergence in the step (strong order for stochastic methods).
+    - `max_steps`: steps, rejected ones included, after which a solve fails.
+    """
+
+    kind: eqx.AbstractClassVar[EquationKind]
+    order: eqx.AbstractClassVar[float]
+    max_steps: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def stepper(self) -> diffrax.AbstractSolver:
+        """The diffrax solver that does one step."""
+
+    @abc.abstractmethod
+    def controller(self) -> diffrax.AbstractStepSizeController:
+        """The diffrax controller that chooses the steps."""
+
+    @abc.abstractmethod
+    def first_step(self) -> float | None:
+        """The first (or constant) step; `None` lets the controller choose."""
+
+
+class AbstractDeterministicMethod(AbstractMethod):
+    """A Runge-Kutta method with adaptive steps, or constant ones where `step` is given.
+
+    - `rtol`, `atol`: a step is accepted if its estimated error is at most
+      `atol + rtol * |y|` in the root mean square over the states.
+    - `step`: a constant step instead of adaptive ones.
+    """
+
+    kind: ClassVar[EquationKind] = EquationKind.ODE
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    step: float | None = None
+    max_steps: int = 10_000
+
+    def controller(self) -> diffrax.AbstractStepSizeController:
+        """Integral control of the error, stopped when time can no longer advance."""
+        if self.step is not None:
+            return diffrax.ConstantStepSize()
+        return _GuardedController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
+
+    def first_step(self) -> float | None:
+        """The constant step, if any."""
+        return self.step
+
+
+class AbstractStochasticMethod(AbstractMethod):
+    """A method for stochastic differential equations, with constant steps.
+
+    - `calculus`: whose solution it converges to.
+    - `levy_area`: what the method needs to know of the Wiener path in a step.
+    - `step`: the constant step.
+    """
+
+    kind: ClassVar[EquationKind] = EquationKind.SDE
+    calculus: eqx.AbstractClassVar[Calculus]
+    levy_area: eqx.AbstractClassVar[Any]
+    step: float = 0.01
+    max_steps: int = 1_000_000
+
+    def controller(self) -> diffrax.AbstractStepSizeController:
+        """Constant steps."""
+        return diffrax.ConstantStepSize()
+
+    def first_step(self) -> float | None:
+        """The constant step."""
+        return self.step
+
+
+class _GuardedController(diffrax.AbstractAdaptiveStepSizeController):
+    """An adaptive controller that gives up when a step no longer advances time.
+
+    Without it a solution that blows up, or a vector field that is not finite, ends only
+    after `max_steps` rejected steps, with advice that misleads.
+    """
+
+    inner: diffrax.PIDController
+
+    @property
+    def rtol(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.rtol
+
+    @property
+    def atol(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.atol
+
+    @property
+    def norm(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.norm
+
+    def wrap(self, direction: Any) -> "_GuardedController":
+        return _GuardedController(self.inner.wrap(direction))
+
+    def init(self, *args: Any) -> Any:
+        return self.inner.init(*args)
+
+    def adapt_step_size(self, *args: Any) -> Any:
+        keep, start, stop, jumped, state, result = self.inner.adapt_step_size(*args)
+        precision = jnp.finfo(jnp.result_type(start))
+        # The second term serves solves that start at time zero, where any step advances.
+        smallest = jnp.maximum(4 * precision.eps * jnp.abs(start), precision.tiny**0.25)
+        stuck = (stop - start) <= smallest
+        failed = stuck & jnp.logical_not(keep)
+        result = diffrax.RESULTS.where(failed, diffrax.RESULTS.dt_min_reached, result)
+        return keep, start, stop, jumped, state, result

@@ -1,0 +1,158 @@
+"""One solve: problem and method in, solution out."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+
+from solvers.gradients import AbstractGradient, Backsolve, Checkpointed
+from solvers.integrators.base import AbstractMethod, AbstractStochasticMethod
+from solvers.integrators.compatibility import check_method
+from solvers.problem import InitialValueProblem, diffusion, is_stochastic, vector_field
+from solvers.solution import RESULTS, Solution, raise_on_failure
+from systems.base import NoiseKind
+
+
+def solve(
+    problem: InitialValueProblem,
+    method: AbstractMethod,
+    *,
+    save_at: ArrayLike | None = None,
+    dense: bool = False,
+    gradient: AbstractGradient | None = None,
+    key: PRNGKeyArray | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Solve an initial value problem.
+
+    **Arguments:**
+
+    - `problem`, `method`: what is solved, and how.
+    - `save_at`: times to save, increasing, within the span; default: `stop` alone.
+    - `dense`: keep a continuous output, see `Solution.evaluate`.
+    - `gradient`: how derivatives pass through; default: `Checkpointed()`, for the
+      common case of one scalar differentiated in reverse. Use `Forward()` for `jvp`,
+      `jacfwd` and second derivatives.
+    - `key`: the key of the Wiener path; stochastic problems need one, others take none.
+    - `throw`: raise `SolveError` if the solve fails. Inside `jit` or `vmap` nothing is
+      raised: look at `Solution.status`.
+
+    The call is compiled; a second one with the same shapes is not compiled again.
+
+    **Raises:** `ValueError` if the method does not fit the problem (an SDE with a
+    deterministic method, Ito with Stratonovich, a missing key).
+    """
+    check_method(problem.system, method)
+    if is_stochastic(problem) and key is None:
+        raise ValueError("A stochastic problem needs a `key`, e.g. jax.random.key(0).")
+    if not is_stochastic(problem) and key is not None:
+        raise ValueError("A deterministic problem takes no `key`.")
+    gradient = Checkpointed() if gradient is None else gradient
+    gradient.adjoint(is_stochastic(problem))  # refuses here what it cannot serve
+    times = problem.stop[None] if save_at is None else jnp.asarray(save_at, dtype=float)
+    if times.ndim != 1:
+        raise ValueError(f"`save_at` has shape {times.shape}, expected (times,).")
+    solution = _solve(problem, method, times, dense, gradient, key)
+    if throw:
+        raise_on_failure(solution)
+    return solution
+
+
+@eqx.filter_jit
+def _solve(
+    problem: InitialValueProblem,
+    method: AbstractMethod,
+    times: Array,
+    dense: bool,
+    gradient: AbstractGradient,
+    key: PRNGKeyArray | None,
+) -> Solution:
+    stochastic = is_stochastic(problem)
+    saves = {"saved": diffrax.SubSaveAt(ts=times)}
+    if not isinstance(gradient, Backsolve):
+        # The adjoint equation allows only one kind of saved times.
+        saves["final"] = diffrax.SubSaveAt(t1=True)
+    solution = diffrax.diffeqsolve(
+        _terms(problem, method, key),
+        method.stepper(),
+        t0=problem.start,
+        t1=problem.stop,
+        dt0=method.first_step(),
+        y0=problem.initial_state,
+        args=(problem.system, problem.inputs),
+        saveat=diffrax.SaveAt(subs=saves if len(saves) > 1 else saves["saved"], dense=dense),
+        stepsize_controller=method.controller(),
+        adjoint=gradient.adjoint(stochastic),
+        max_steps=method.max_steps,
+        throw=False,
+    )
+    return _package(problem, solution, times, dense)
+
+
+def _terms(
+    problem: InitialValueProblem, method: AbstractMethod, key: PRNGKeyArray | None
+) -> diffrax.AbstractTerm:
+    drift = diffrax.ODETerm(vector_field)
+    if not isinstance(method, AbstractStochasticMethod):
+        return drift
+    system: Any = problem.system
+    path = diffrax.VirtualBrownianTree(
+        t0=problem.start,
+        t1=problem.stop,
+        tol=method.step / 2,
+        shape=(system.noise_dimension,),
+        key=key,  # pyright: ignore[reportArgumentType]
+        levy_area=method.levy_area,
+    )
+    noise = _diagonal_diffusion if system.noise is NoiseKind.DIAGONAL else diffusion
+    return diffrax.MultiTerm(drift, diffrax.ControlTerm(noise, path))
+
+
+def _diagonal_diffusion(t: Any, y: Array, args: Any) -> lineax.DiagonalLinearOperator:
+    return lineax.DiagonalLinearOperator(diffusion(t, y, args))
+
+
+def _package(
+    problem: InitialValueProblem, solution: diffrax.Solution, times: Array, dense: bool
+) -> Solution:
+    saved_times, saved = solution.ts, solution.ys
+    if isinstance(saved, dict):
+        final_time, final_state = saved_times["final"][-1], saved["final"][-1]  # pyright: ignore
+        saved_times, saved = saved_times["saved"], saved["saved"]  # pyright: ignore
+    else:
+        final_time, final_state = saved_times[-1], saved[-1]  # pyright: ignore
+    reached = jnp.isfinite(saved_times)  # pyright: ignore[reportArgumentType]
+    states = jnp.where(reached[:, None], saved, jnp.nan)  # pyright: ignore
+    return Solution(
+        times=times,
+        states=states,
+        status=_status(problem, solution.result, final_state),
+        final_time=final_time,
+        final_state=final_state,
+        statistics={
+            "steps": jnp.asarray(solution.stats["num_steps"]),
+            "accepted_steps": jnp.asarray(solution.stats["num_accepted_steps"]),
+            "rejected_steps": jnp.asarray(solution.stats["num_rejected_steps"]),
+        },
+        interpolation=solution.interpolation if dense else None,  # pyright: ignore
+    )
+
+
+def _status(problem: InitialValueProblem, result: Any, final_state: Array) -> Any:
+    """Diffrax's result, made more telling: a bad start, a state that is no number."""
+    status = RESULTS.promote(result)
+    stuck = result == diffrax.RESULTS.dt_min_reached
+    status = RESULTS.where(stuck, RESULTS.step_size_underflow, status)
+    lost = ~jnp.all(jnp.isfinite(final_state))
+    status = RESULTS.where(
+        lost & (status == RESULTS.successful), RESULTS.nonfinite_state, status
+    )
+    slope = vector_field(problem.start, problem.initial_state, (problem.system, problem.inputs))
+    leaves = [problem.initial_state, slope]
+    leaves += jax.tree.leaves(eqx.filter(problem.system, eqx.is_inexact_array))
+    bad = jnp.any(jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    return RESULTS.where(bad, RESULTS.nonfinite_start, status)
