@@ -13,15 +13,14 @@ list of its own; the glossary of axes:
 """
 
 import dataclasses
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 
-def _axes(*dimensions: str, unit: str = "1", description: str = "") -> Any:
-    return dataclasses.field(
-        metadata={"dimensions": dimensions, "unit": unit, "description": description}
-    )
+def _axes(*dimensions: str, unit: str = "1", description: str = "") -> dict[str, Any]:
+    return {"dimensions": dimensions, "unit": unit, "description": description}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +65,15 @@ class Trajectory:
     title: str
     system: str
     method: str
-    times: np.ndarray = _axes("time")
-    states: dict[str, np.ndarray] = _axes("member?", "time")
-    status: np.ndarray = _axes("member?")
-    parameters: dict[str, np.ndarray] = _axes("member?")
-    statistics: dict[str, np.ndarray] = _axes("member?")
-    state_units: dict[str, str] = dataclasses.field(default_factory=dict)
-    parameter_units: dict[str, str] = dataclasses.field(default_factory=dict)
+    times: np.ndarray = field(metadata=_axes("time"))
+    states: dict[str, np.ndarray] = field(metadata=_axes("member?", "time"))
+    status: np.ndarray = field(metadata=_axes("member?"))
+    parameters: dict[str, np.ndarray] = field(metadata=_axes("member?"))
+    statistics: dict[str, np.ndarray] = field(metadata=_axes("member?"))
+    state_units: dict[str, str] = field(default_factory=dict)
+    parameter_units: dict[str, str] = field(default_factory=dict)
     time_unit: str = "1"
-    provenance: Provenance = dataclasses.field(default_factory=Provenance)
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def is_ensemble(self) -> bool:
@@ -99,14 +98,14 @@ class ParameterTable:
       error then means nothing.
     """
 
-    name: np.ndarray = _axes("parameter")
-    unit: np.ndarray = _axes("parameter")
-    scale: np.ndarray = _axes("parameter")
-    estimate: np.ndarray = _axes("parameter")
-    standard_error: np.ndarray = _axes("parameter")
-    lower: np.ndarray = _axes("parameter")
-    upper: np.ndarray = _axes("parameter")
-    at_bound: np.ndarray = _axes("parameter")
+    name: np.ndarray = field(metadata=_axes("parameter"))
+    unit: np.ndarray = field(metadata=_axes("parameter"))
+    scale: np.ndarray = field(metadata=_axes("parameter"))
+    estimate: np.ndarray = field(metadata=_axes("parameter"))
+    standard_error: np.ndarray = field(metadata=_axes("parameter"))
+    lower: np.ndarray = field(metadata=_axes("parameter"))
+    upper: np.ndarray = field(metadata=_axes("parameter"))
+    at_bound: np.ndarray = field(metadata=_axes("parameter"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +119,12 @@ class StartTable:
     - `rank`: 0 for the best; -1 for a start that does not count.
     """
 
-    initial: np.ndarray = _axes("start", "parameter")
-    final: np.ndarray = _axes("start", "parameter")
-    objective: np.ndarray = _axes("start")
-    status: np.ndarray = _axes("start")
-    steps: np.ndarray = _axes("start")
-    rank: np.ndarray = _axes("start")
+    initial: np.ndarray = field(metadata=_axes("start", "parameter"))
+    final: np.ndarray = field(metadata=_axes("start", "parameter"))
+    objective: np.ndarray = field(metadata=_axes("start"))
+    status: np.ndarray = field(metadata=_axes("start"))
+    steps: np.ndarray = field(metadata=_axes("start"))
+    rank: np.ndarray = field(metadata=_axes("start"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +136,13 @@ class ObservationTable:
     - `noise`: name of the noise model of the measurement.
     """
 
-    group: np.ndarray = _axes("observation")
-    observable: np.ndarray = _axes("observation")
-    time: np.ndarray = _axes("observation")
-    measured: np.ndarray = _axes("observation")
-    predicted: np.ndarray = _axes("observation")
-    residual: np.ndarray = _axes("observation")
-    noise: np.ndarray = _axes("observation")
+    group: np.ndarray = field(metadata=_axes("observation"))
+    observable: np.ndarray = field(metadata=_axes("observation"))
+    time: np.ndarray = field(metadata=_axes("observation"))
+    measured: np.ndarray = field(metadata=_axes("observation"))
+    predicted: np.ndarray = field(metadata=_axes("observation"))
+    residual: np.ndarray = field(metadata=_axes("observation"))
+    noise: np.ndarray = field(metadata=_axes("observation"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,25 +154,25 @@ class CurveTable:
     are empty where no uncertainty was computed.
     """
 
-    group: np.ndarray = _axes("group")
-    time: np.ndarray = _axes("group", "point")
-    fitted: dict[str, np.ndarray] = _axes("group", "point")
-    lower: dict[str, np.ndarray] = _axes("group", "point")
-    upper: dict[str, np.ndarray] = _axes("group", "point")
-    predictive_lower: dict[str, np.ndarray] = _axes("group", "point")
-    predictive_upper: dict[str, np.ndarray] = _axes("group", "point")
+    group: np.ndarray = field(metadata=_axes("group"))
+    time: np.ndarray = field(metadata=_axes("group", "point"))
+    fitted: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
+    lower: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
+    upper: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
+    predictive_lower: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
+    predictive_upper: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
     level: float = 0.9
-    units: dict[str, str] = dataclasses.field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class DerivedTable:
     """Quantities that follow from the parameters, such as a reproduction number."""
 
-    name: np.ndarray = _axes("derived")
-    unit: np.ndarray = _axes("derived")
-    estimate: np.ndarray = _axes("derived")
-    standard_error: np.ndarray = _axes("derived")
+    name: np.ndarray = field(metadata=_axes("derived"))
+    unit: np.ndarray = field(metadata=_axes("derived"))
+    estimate: np.ndarray = field(metadata=_axes("derived"))
+    standard_error: np.ndarray = field(metadata=_axes("derived"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,14 +193,14 @@ class Uncertainty:
 
     method: str
     level: float
-    name: np.ndarray = _axes("parameter")
-    mean: np.ndarray = _axes("parameter")
-    standard_deviation: np.ndarray = _axes("parameter")
-    lower: np.ndarray = _axes("parameter")
-    upper: np.ndarray = _axes("parameter")
-    shift: np.ndarray = _axes("parameter")
-    correlation: np.ndarray = _axes("parameter", "parameter_2")
-    draws: np.ndarray = _axes("draw", "parameter")
+    name: np.ndarray = field(metadata=_axes("parameter"))
+    mean: np.ndarray = field(metadata=_axes("parameter"))
+    standard_deviation: np.ndarray = field(metadata=_axes("parameter"))
+    lower: np.ndarray = field(metadata=_axes("parameter"))
+    upper: np.ndarray = field(metadata=_axes("parameter"))
+    shift: np.ndarray = field(metadata=_axes("parameter"))
+    correlation: np.ndarray = field(metadata=_axes("parameter", "parameter_2"))
+    draws: np.ndarray = field(metadata=_axes("draw", "parameter"))
     curves: CurveTable
     derived: DerivedTable
     failed_draws: int = 0
@@ -232,16 +231,16 @@ class Fit:
     log_likelihood: float
     gradient_norm: float
     parameters: ParameterTable
-    covariance: np.ndarray = _axes("parameter", "parameter_2")
+    covariance: np.ndarray = field(metadata=_axes("parameter", "parameter_2"))
     starts: StartTable
     observations: ObservationTable
     curves: CurveTable
     derived: DerivedTable
-    observable_units: dict[str, str] = dataclasses.field(default_factory=dict)
+    observable_units: dict[str, str] = field(default_factory=dict)
     time_unit: str = "1"
     uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
-    provenance: Provenance = dataclasses.field(default_factory=Provenance)
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def estimates(self) -> dict[str, float]:

@@ -77,7 +77,7 @@ def _initial_state(
     return given
 
 
-def vector_field(t: Real[Array, ""], y: Float[Array, " states"], args: Any) -> Array:
+def vector_field(t: Any, y: Any, args: Any) -> Array:
     """The vector field as integrators call it, with `args = (system, inputs)`.
 
     It is one function for all problems, so that compiled programs are shared.
@@ -86,7 +86,7 @@ def vector_field(t: Real[Array, ""], y: Float[Array, " states"], args: Any) -> A
     return system.vector_field(t, y, inputs)
 
 
-def diffusion(t: Real[Array, ""], y: Float[Array, " states"], args: Any) -> Array:
+def diffusion(t: Any, y: Any, args: Any) -> Array:
     """The diffusion as integrators call it, with `args = (system, inputs)`."""
     system, inputs = args
     return system.diffusion(t, y, inputs)

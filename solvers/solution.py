@@ -4,8 +4,8 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Real
 
 
@@ -78,7 +78,7 @@ def describe_status(name: str) -> str:
 def raise_on_failure(solution: Solution) -> None:
     """Raise `SolveError` for the first failed solve, if any; does nothing under `jit`."""
     code = solution.status._value
-    if isinstance(code, jax.core.Tracer):
+    if isinstance(code, Tracer):
         return
     codes = jnp.atleast_1d(code).ravel().tolist()
     failed = [(member, code) for member, code in enumerate(codes) if code != 0]

@@ -119,14 +119,15 @@ def _diagonal_diffusion(t: Any, y: Array, args: Any) -> lineax.DiagonalLinearOpe
 def _package(
     problem: InitialValueProblem, solution: diffrax.Solution, times: Array, dense: bool
 ) -> Solution:
-    saved_times, saved = solution.ts, solution.ys
+    saved_times: Any = solution.ts
+    saved: Any = solution.ys
     if isinstance(saved, dict):
-        final_time, final_state = saved_times["final"][-1], saved["final"][-1]  # pyright: ignore
-        saved_times, saved = saved_times["saved"], saved["saved"]  # pyright: ignore
+        final_time, final_state = saved_times["final"][-1], saved["final"][-1]
+        saved_times, saved = saved_times["saved"], saved["saved"]
     else:
-        final_time, final_state = saved_times[-1], saved[-1]  # pyright: ignore
-    reached = jnp.isfinite(saved_times)  # pyright: ignore[reportArgumentType]
-    states = jnp.where(reached[:, None], saved, jnp.nan)  # pyright: ignore
+        final_time, final_state = saved_times[-1], saved[-1]
+    reached = jnp.isfinite(saved_times)
+    states = jnp.where(reached[:, None], saved, jnp.nan)
     return Solution(
         times=times,
         states=states,
@@ -138,7 +139,7 @@ def _package(
             "accepted_steps": jnp.asarray(solution.stats["num_accepted_steps"]),
             "rejected_steps": jnp.asarray(solution.stats["num_rejected_steps"]),
         },
-        interpolation=solution.interpolation if dense else None,  # pyright: ignore
+        interpolation=solution.interpolation if dense else None,
     )
 
 

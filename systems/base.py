@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Real
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 
 Inputs = Mapping[str, Any]
@@ -154,7 +154,7 @@ class AbstractSystem(eqx.Module):
     ) -> Float[Array, " states"]:
         """Time derivative of the state (the drift, for a stochastic system)."""
 
-    def initial_state(self, inputs: Inputs) -> Float[Array, " states"]:
+    def initial_state(self, inputs: Inputs) -> Float[ArrayLike, " states"]:
         """State at the start of an experiment with these inputs."""
         del inputs
         return np.asarray([state.default for state in self.states], dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Engines for many members of one problem."""

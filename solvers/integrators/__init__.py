@@ -1,0 +1,1 @@
+"""Methods: how a step is made and which steps are taken."""

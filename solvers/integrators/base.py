@@ -67,7 +67,7 @@ class AbstractDeterministicMethod(AbstractMethod):
         """Integral control of the error, stopped when time can no longer advance."""
         if self.step is not None:
             return diffrax.ConstantStepSize()
-        return _GuardedController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
+        return _guard(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
 
     def first_step(self) -> float | None:
         """The constant step, if any."""
@@ -104,22 +104,13 @@ class _GuardedController(diffrax.AbstractAdaptiveStepSizeController):
     after `max_steps` rejected steps, with advice that misleads.
     """
 
+    rtol: Any
+    atol: Any
+    norm: Any
     inner: diffrax.PIDController
 
-    @property
-    def rtol(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.rtol
-
-    @property
-    def atol(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.atol
-
-    @property
-    def norm(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.norm
-
     def wrap(self, direction: Any) -> "_GuardedController":
-        return _GuardedController(self.inner.wrap(direction))
+        return _guard(self.inner.wrap(direction))  # pyright: ignore[reportArgumentType]
 
     def init(self, *args: Any) -> Any:
         return self.inner.init(*args)
@@ -133,3 +124,7 @@ class _GuardedController(diffrax.AbstractAdaptiveStepSizeController):
         failed = stuck & jnp.logical_not(keep)
         result = diffrax.RESULTS.where(failed, diffrax.RESULTS.dt_min_reached, result)
         return keep, start, stop, jumped, state, result
+
+
+def _guard(inner: diffrax.PIDController) -> _GuardedController:
+    return _GuardedController(inner.rtol, inner.atol, inner.norm, inner)
