@@ -2,8 +2,9 @@
 
 Nothing here knows jax, a solver, a file or a picture. The store writes these classes
 and reads them back bit for bit; analysis and plots stand on them alone. Each array
-field says in its metadata which axes it has (`dimensions`), so that the store needs no
-list of its own; the glossary of axes:
+field says in its metadata which axes it has (`dimensions`), in what unit it is and
+whether it labels its axis, so that the store needs no list of its own; the glossary of
+axes (one that ends in `?` may be absent, `parameter_2` is `parameter` once more):
 
 - `time`: saved times of a trajectory; `member`: members of an ensemble;
 - `parameter`: fitted numbers; `start`: starts of a multi-start fit;
@@ -19,8 +20,25 @@ from typing import Any
 import numpy as np
 
 
-def _axes(*dimensions: str, unit: str = "1", description: str = "") -> dict[str, Any]:
-    return {"dimensions": dimensions, "unit": unit, "description": description}
+def _axes(
+    *dimensions: str,
+    unit: str | None = "1",
+    unit_from: str = "",
+    coordinate: bool = False,
+    description: str = "",
+) -> dict[str, Any]:
+    # What the store tells a reader of the file about an array field, beside its axes:
+    # `unit`, `None` where it differs along an axis; `unit_from`, the field, here or in
+    # the result that holds this table, that has the unit (a text, or one for each
+    # name); `coordinate`, whether the values label the points of the one axis;
+    # `description`, one line for people, by default the name of the field.
+    return {
+        "dimensions": dimensions,
+        "unit": unit,
+        "unit_from": unit_from,
+        "coordinate": coordinate,
+        "description": description,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +83,23 @@ class Trajectory:
     title: str
     system: str
     method: str
-    times: np.ndarray = field(metadata=_axes("time"))
-    states: dict[str, np.ndarray] = field(metadata=_axes("member?", "time"))
-    status: np.ndarray = field(metadata=_axes("member?"))
-    parameters: dict[str, np.ndarray] = field(metadata=_axes("member?"))
-    statistics: dict[str, np.ndarray] = field(metadata=_axes("member?"))
+    times: np.ndarray = field(metadata=_axes("time", unit_from="time_unit", coordinate=True))
+    states: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "member?", "time", unit_from="state_units", description="states over time"
+        )
+    )
+    status: np.ndarray = field(
+        metadata=_axes("member?", description="successful, or why the solve stopped")
+    )
+    parameters: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "member?", unit_from="parameter_units", description="values of the parameters"
+        )
+    )
+    statistics: dict[str, np.ndarray] = field(
+        metadata=_axes("member?", description="counts of the solver")
+    )
     state_units: dict[str, str] = field(default_factory=dict)
     parameter_units: dict[str, str] = field(default_factory=dict)
     time_unit: str = "1"
@@ -98,14 +128,24 @@ class ParameterTable:
       error then means nothing.
     """
 
-    name: np.ndarray = field(metadata=_axes("parameter"))
-    unit: np.ndarray = field(metadata=_axes("parameter"))
-    scale: np.ndarray = field(metadata=_axes("parameter"))
-    estimate: np.ndarray = field(metadata=_axes("parameter"))
-    standard_error: np.ndarray = field(metadata=_axes("parameter"))
-    lower: np.ndarray = field(metadata=_axes("parameter"))
-    upper: np.ndarray = field(metadata=_axes("parameter"))
-    at_bound: np.ndarray = field(metadata=_axes("parameter"))
+    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True))
+    unit: np.ndarray = field(metadata=_axes("parameter", description="unit of the row"))
+    scale: np.ndarray = field(
+        metadata=_axes("parameter", description="coordinate in which the optimiser moves")
+    )
+    estimate: np.ndarray = field(
+        metadata=_axes("parameter", unit=None, description="estimate at the optimum")
+    )
+    standard_error: np.ndarray = field(
+        metadata=_axes(
+            "parameter", unit=None, description="standard error from the inverse Hessian"
+        )
+    )
+    lower: np.ndarray = field(metadata=_axes("parameter", unit=None, description="lower bound"))
+    upper: np.ndarray = field(metadata=_axes("parameter", unit=None, description="upper bound"))
+    at_bound: np.ndarray = field(
+        metadata=_axes("parameter", description="whether the estimate lies on a bound")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +159,26 @@ class StartTable:
     - `rank`: 0 for the best; -1 for a start that does not count.
     """
 
-    initial: np.ndarray = field(metadata=_axes("start", "parameter"))
-    final: np.ndarray = field(metadata=_axes("start", "parameter"))
-    objective: np.ndarray = field(metadata=_axes("start"))
-    status: np.ndarray = field(metadata=_axes("start"))
-    steps: np.ndarray = field(metadata=_axes("start"))
-    rank: np.ndarray = field(metadata=_axes("start"))
+    initial: np.ndarray = field(
+        metadata=_axes("start", "parameter", unit=None, description="parameters at the start")
+    )
+    final: np.ndarray = field(
+        metadata=_axes("start", "parameter", unit=None, description="parameters at the end")
+    )
+    objective: np.ndarray = field(
+        metadata=_axes("start", description="negative log posterior at the end")
+    )
+    status: np.ndarray = field(
+        metadata=_axes("start", description="converged, or why the start does not count")
+    )
+    steps: np.ndarray = field(
+        metadata=_axes("start", description="iterations of the optimiser")
+    )
+    rank: np.ndarray = field(
+        metadata=_axes(
+            "start", description="0 for the best, -1 for a start that does not count"
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +190,27 @@ class ObservationTable:
     - `noise`: name of the noise model of the measurement.
     """
 
-    group: np.ndarray = field(metadata=_axes("observation"))
+    group: np.ndarray = field(
+        metadata=_axes("observation", description="subject or experiment")
+    )
     observable: np.ndarray = field(metadata=_axes("observation"))
-    time: np.ndarray = field(metadata=_axes("observation"))
-    measured: np.ndarray = field(metadata=_axes("observation"))
-    predicted: np.ndarray = field(metadata=_axes("observation"))
-    residual: np.ndarray = field(metadata=_axes("observation"))
-    noise: np.ndarray = field(metadata=_axes("observation"))
+    time: np.ndarray = field(
+        metadata=_axes(
+            "observation", unit_from="time_unit", description="time of the measurement"
+        )
+    )
+    measured: np.ndarray = field(
+        metadata=_axes("observation", unit=None, description="measured value")
+    )
+    predicted: np.ndarray = field(
+        metadata=_axes(
+            "observation", unit=None, description="value that the fitted model predicts"
+        )
+    )
+    residual: np.ndarray = field(
+        metadata=_axes("observation", description="standardised residual")
+    )
+    noise: np.ndarray = field(metadata=_axes("observation", description="noise model"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +222,47 @@ class CurveTable:
     are empty where no uncertainty was computed.
     """
 
-    group: np.ndarray = field(metadata=_axes("group"))
-    time: np.ndarray = field(metadata=_axes("group", "point"))
-    fitted: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
-    lower: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
-    upper: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
-    predictive_lower: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
-    predictive_upper: dict[str, np.ndarray] = field(metadata=_axes("group", "point"))
+    group: np.ndarray = field(
+        metadata=_axes("group", coordinate=True, description="subject or experiment")
+    )
+    time: np.ndarray = field(metadata=_axes("group", "point", unit_from="time_unit"))
+    fitted: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "group", "point", unit_from="units", description="curves of the fitted model"
+        )
+    )
+    lower: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "group",
+            "point",
+            unit_from="units",
+            description="lower ends of the bands of the curves",
+        )
+    )
+    upper: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "group",
+            "point",
+            unit_from="units",
+            description="upper ends of the bands of the curves",
+        )
+    )
+    predictive_lower: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "group",
+            "point",
+            unit_from="units",
+            description="lower ends of the bands of new measurements",
+        )
+    )
+    predictive_upper: dict[str, np.ndarray] = field(
+        metadata=_axes(
+            "group",
+            "point",
+            unit_from="units",
+            description="upper ends of the bands of new measurements",
+        )
+    )
     level: float = 0.9
     units: dict[str, str] = field(default_factory=dict)
 
@@ -169,10 +271,14 @@ class CurveTable:
 class DerivedTable:
     """Quantities that follow from the parameters, such as a reproduction number."""
 
-    name: np.ndarray = field(metadata=_axes("derived"))
-    unit: np.ndarray = field(metadata=_axes("derived"))
-    estimate: np.ndarray = field(metadata=_axes("derived"))
-    standard_error: np.ndarray = field(metadata=_axes("derived"))
+    name: np.ndarray = field(
+        metadata=_axes("derived", coordinate=True, description="derived quantity")
+    )
+    unit: np.ndarray = field(metadata=_axes("derived", description="unit of the row"))
+    estimate: np.ndarray = field(
+        metadata=_axes("derived", unit=None, description="value at the optimum")
+    )
+    standard_error: np.ndarray = field(metadata=_axes("derived", unit=None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,14 +299,32 @@ class Uncertainty:
 
     method: str
     level: float
-    name: np.ndarray = field(metadata=_axes("parameter"))
-    mean: np.ndarray = field(metadata=_axes("parameter"))
-    standard_deviation: np.ndarray = field(metadata=_axes("parameter"))
-    lower: np.ndarray = field(metadata=_axes("parameter"))
-    upper: np.ndarray = field(metadata=_axes("parameter"))
-    shift: np.ndarray = field(metadata=_axes("parameter"))
-    correlation: np.ndarray = field(metadata=_axes("parameter", "parameter_2"))
-    draws: np.ndarray = field(metadata=_axes("draw", "parameter"))
+    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True))
+    mean: np.ndarray = field(
+        metadata=_axes("parameter", unit=None, description="posterior mean")
+    )
+    standard_deviation: np.ndarray = field(
+        metadata=_axes("parameter", unit=None, description="posterior standard deviation")
+    )
+    lower: np.ndarray = field(
+        metadata=_axes("parameter", unit=None, description="lower end of the central interval")
+    )
+    upper: np.ndarray = field(
+        metadata=_axes("parameter", unit=None, description="upper end of the central interval")
+    )
+    shift: np.ndarray = field(
+        metadata=_axes(
+            "parameter", description="correction of the mean, in standard deviations"
+        )
+    )
+    correlation: np.ndarray = field(
+        metadata=_axes(
+            "parameter", "parameter_2", description="correlation on the scale of the optimiser"
+        )
+    )
+    draws: np.ndarray = field(
+        metadata=_axes("draw", "parameter", unit=None, description="draws from the posterior")
+    )
     curves: CurveTable
     derived: DerivedTable
     failed_draws: int = 0
@@ -231,7 +355,11 @@ class Fit:
     log_likelihood: float
     gradient_norm: float
     parameters: ParameterTable
-    covariance: np.ndarray = field(metadata=_axes("parameter", "parameter_2"))
+    covariance: np.ndarray = field(
+        metadata=_axes(
+            "parameter", "parameter_2", unit=None, description="covariance of the parameters"
+        )
+    )
     starts: StartTable
     observations: ObservationTable
     curves: CurveTable
