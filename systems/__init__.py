@@ -1,0 +1,60 @@
+"""What is simulated: dynamical systems with named states and declared parameters.
+
+A system is an Equinox module; write your own by subclassing one of the abstract kinds.
+"""
+
+from systems.base import (
+    AbstractHamiltonian,
+    AbstractODE,
+    AbstractSDE,
+    AbstractSystem,
+    Input,
+    Inputs,
+    Interpretation,
+    NoiseKind,
+    ParameterDeclaration,
+    State,
+    complete_inputs,
+    get_parameter,
+    parameter,
+    parameter_declarations,
+    replace_parameters,
+    state_names,
+)
+from systems.chaos import Lorenz63
+from systems.neural import HybridVectorField, NeuralVectorField
+from systems.oscillators import HarmonicOscillator, VanDerPol
+from systems.pharmacology import OneCompartmentMichaelisMenten, OneCompartmentOral
+from systems.populations import SIR, LotkaVolterra
+from systems.stochastic import GeometricBrownianMotion, OrnsteinUhlenbeck
+
+
+__all__ = [
+    "SIR",
+    "AbstractHamiltonian",
+    "AbstractODE",
+    "AbstractSDE",
+    "AbstractSystem",
+    "GeometricBrownianMotion",
+    "HarmonicOscillator",
+    "HybridVectorField",
+    "Input",
+    "Inputs",
+    "Interpretation",
+    "Lorenz63",
+    "LotkaVolterra",
+    "NeuralVectorField",
+    "NoiseKind",
+    "OneCompartmentMichaelisMenten",
+    "OneCompartmentOral",
+    "OrnsteinUhlenbeck",
+    "ParameterDeclaration",
+    "State",
+    "VanDerPol",
+    "complete_inputs",
+    "get_parameter",
+    "parameter",
+    "parameter_declarations",
+    "replace_parameters",
+    "state_names",
+]
