@@ -127,7 +127,7 @@ def _package(
     else:
         final_time, final_state = saved_times[-1], saved[-1]
     reached = jnp.isfinite(saved_times)
-    states = jnp.where(reached[:, None], saved, jnp.nan)
+    states: Any = jnp.where(reached[:, None], saved, jnp.nan)
     return Solution(
         times=times,
         states=states,

@@ -110,7 +110,7 @@ class _GuardedController(diffrax.AbstractAdaptiveStepSizeController):
     inner: diffrax.PIDController
 
     def wrap(self, direction: Any) -> "_GuardedController":
-        return _guard(self.inner.wrap(direction))  # pyright: ignore[reportArgumentType]
+        return _guard(self.inner.wrap(direction))
 
     def init(self, *args: Any) -> Any:
         return self.inner.init(*args)
