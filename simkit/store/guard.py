@@ -1,0 +1,154 @@
+"""Reading from a file that may be damaged or made to do harm.
+
+An HDF5 file can make its reader open other files (external links, external storage,
+virtual datasets) or fill the memory (a terabyte of zeros takes a few bytes). A `Guard`
+looks at each thing before it is read. It also turns the many ways in which HDF5 reports
+damage into one `StoreError`.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from simkit.store.datasets import path_of
+from simkit.store.schema import BOOLEAN, StoreError
+
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Guard:
+    """A result file opened for reading.
+
+    - `path`: the file, for messages; `file`: its root group.
+    - `remaining`: how many bytes may still be read.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, max_bytes: int) -> None:
+        self.path = path
+        self.file = file
+        self.max_bytes = max_bytes
+        self.remaining = max_bytes
+        self.file_size = path.stat().st_size
+
+    def group(self, outer: h5py.Group, name: str) -> h5py.Group:
+        """A group within a group. Raises `StoreError` if it is missing or a link."""
+        found = self.item(outer, name)
+        if not isinstance(found, h5py.Group):
+            raise StoreError(f"{self.path}: {found.name} is no group.")
+        return found
+
+    def array(self, outer: h5py.Group, name: str, rank: int | None = None) -> np.ndarray:
+        """The values of a dataset within a group: numbers, booleans or text.
+
+        Raises `StoreError` if it is missing, of another rank, too large or stored in
+        another file.
+        """
+        dataset = self.item(outer, name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StoreError(f"{self.path}: {dataset.name} is no dataset.")
+        if rank is not None and dataset.ndim != rank:
+            raise StoreError(
+                f"{self.path}: {dataset.name} has {dataset.ndim} axes, expected {rank}."
+            )
+        self._charge(dataset, dataset.nbytes)
+        if h5py.check_string_dtype(dataset.dtype) is not None:
+            return self._text(dataset)
+        values = np.asarray(dataset[()])
+        if values.dtype.kind not in "fiu":
+            raise StoreError(
+                f"{self.path}: {dataset.name} has the type {values.dtype}, expected real "
+                "numbers, booleans or text."
+            )
+        marked = "dtype" in dataset.attrs and self.attribute(dataset, "dtype", str) == BOOLEAN
+        return values.astype(bool) if marked else values
+
+    def attribute(self, target: h5py.HLObject, name: str, kind: type) -> Any:
+        """A text, integer or number of a group. Raises `StoreError` if it is missing."""
+        where = f"{self.path}: the attribute {name!r} of {target.name}"
+        if name not in target.attrs:
+            raise StoreError(f"{where} is missing.")
+        stored = target.attrs.get_id(name)
+        if stored.shape != () or stored.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+            raise StoreError(f"{where} is no single value.")
+        value = target.attrs[name]
+        if isinstance(value, np.generic):
+            value = value.item()
+        if type(value) is not kind:
+            raise StoreError(
+                f"{where} is of the type {type(value).__name__}, expected {kind.__name__}."
+            )
+        return value
+
+    def item(self, outer: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+        """What stands in a group under a name, after a look at how it is stored."""
+        where = f"{self.path}: {path_of(outer, name)}"
+        link = outer.get(name, getlink=True, default=None)
+        if link is None:
+            raise StoreError(f"{where} is missing.")
+        if not isinstance(link, h5py.HardLink):
+            raise StoreError(f"{where} is a link to another place; such files are not read.")
+        found = outer[name]
+        if isinstance(found, h5py.Dataset):
+            if found.is_virtual:
+                raise StoreError(f"{where} is a virtual dataset; such files are not read.")
+            if found.external:
+                raise StoreError(
+                    f"{where} keeps its values in another file; such files are not read."
+                )
+        elif not isinstance(found, h5py.Group):
+            raise StoreError(f"{where} is neither group nor dataset.")
+        return found
+
+    def _charge(self, dataset: h5py.Dataset, number: int) -> None:
+        self.remaining -= number
+        if self.remaining < 0:
+            raise StoreError(
+                f"{self.path}: {dataset.name} needs more memory than the {self.max_bytes} "
+                "bytes that may be read; a larger max_bytes allows it."
+            )
+
+    def _text(self, dataset: h5py.Dataset) -> np.ndarray:
+        # Many items can share one long text, so what a block may need is known only as
+        # items times the size of the file.
+        block = max(1, self.max_bytes // max(1, self.file_size))
+        reader = dataset.asstr()
+        texts: list[str] = []
+        for index in np.ndindex(dataset.shape[:-1]):
+            for start in range(0, dataset.shape[-1] if dataset.ndim else 1, block):
+                last = (slice(start, start + block),) if dataset.ndim else ()
+                new = np.asarray(reader[(*index, *last)], dtype=object).ravel().tolist()
+                self._charge(dataset, 4 * sum(map(len, new)))
+                texts += new
+        # Numpy makes every item as wide as the longest.
+        self._charge(dataset, 4 * len(texts) * max(map(len, texts), default=0))
+        return np.array(texts, dtype=str).reshape(dataset.shape)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Guard]:
+    """Open a file for reading.
+
+    Through Python's own file: HDF5's would take a lock, which fails on file systems that
+    are read-only or know no locks, and while another part of the process has the file
+    open. Raises `OSError` if there is no such file or it may not be read, and
+    `StoreError` for a file that is not HDF5 or that proves to be damaged.
+    """
+    path = Path(path)
+    with open(path, "rb") as stream:
+        if stream.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise StoreError(f"{path} is not an HDF5 file.")
+        stream.seek(0)
+        try:
+            with h5py.File(stream, "r") as file:
+                yield Guard(path, file, max_bytes)
+        except StoreError:
+            raise
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            reason = str(error).strip("\"'").splitlines()[0] if str(error) else "unreadable"
+            raise StoreError(f"{path} is damaged or incomplete: {reason}.") from error

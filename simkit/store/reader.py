@@ -1,0 +1,126 @@
+"""Reading results back."""
+
+import json
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from simkit.results import Fit, Trajectory
+from simkit.store import posterior
+from simkit.store.datasets import path_of
+from simkit.store.guard import Guard, opened
+from simkit.store.schema import (
+    ROOT_KINDS,
+    RUN_GROUP,
+    SCHEMA_VERSION,
+    FieldSchema,
+    Form,
+    StoreError,
+    axes_of,
+    from_link_name,
+    schema_of,
+)
+
+
+MAX_BYTES = 2 * 1024**3
+"""How much memory the arrays of one result may take unless a caller allows more."""
+
+_SCALARS = {Form.TEXT: str, Form.INTEGER: int, Form.NUMBER: float}
+
+
+def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trajectory | Fit:
+    """Read a result that `save` wrote; it equals the one that was saved bit for bit.
+
+    (Text arrays come back as wide as their longest item.)
+
+    **Arguments:**
+
+    - `path`: the file. It may come from anybody: what leads out of the file, and
+      arrays of more than `max_bytes` bytes in all, are refused before they are read.
+    - `max_bytes`: see above.
+
+    Raises `OSError` if there is no such file or it may not be read, and `StoreError` if
+    it is not HDF5, not a result of simkit, written by a newer simkit, or damaged.
+    """
+    with opened(path, max_bytes) as guard:
+        return _read_table(guard, guard.file, _result_kind(guard))
+
+
+def _result_kind(guard: Guard) -> type:
+    if RUN_GROUP not in guard.file:
+        raise StoreError(f"{guard.path} is HDF5, but not a result file of simkit.")
+    run = guard.group(guard.file, RUN_GROUP)
+    version = guard.attribute(run, "schema_version", int)
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{guard.path} has schema version {version}, but this simkit reads versions up "
+            f"to {SCHEMA_VERSION}; a newer simkit is needed."
+        )
+    kind = guard.attribute(run, "kind", str)
+    if kind not in ROOT_KINDS:
+        raise StoreError(
+            f"{guard.path} holds a result of the kind {kind!r}, expected one of "
+            f"{sorted(ROOT_KINDS)}."
+        )
+    return ROOT_KINDS[kind]
+
+
+def _read_table(guard: Guard, group: h5py.Group, table: type) -> Any:
+    values: dict[str, Any] = {}
+    draws = ""
+    for field in schema_of(table):
+        if field.form is Form.DRAWS:
+            draws = field.name
+        else:
+            values[field.name] = _read_field(guard, group, field)
+    if draws:
+        values[draws] = posterior.read(guard, values["name"].tolist())
+    return table(**values)
+
+
+def _read_field(guard: Guard, group: h5py.Group, field: FieldSchema) -> Any:
+    if field.table is not None:
+        if field.form is Form.PROVENANCE:
+            return _read_table(guard, guard.group(guard.file, RUN_GROUP), field.table)
+        if field.optional and field.name not in group:
+            return None
+        return _read_table(guard, guard.group(group, field.name), field.table)
+    if field.form is Form.ARRAY:
+        link = field.dimensions[0] if field.coordinate else field.name
+        return _read_array(guard, group, link, field)
+    if field.form is Form.ARRAYS_BY_NAME:
+        inner = guard.group(group, field.name)
+        axes = [axis.removesuffix("?") for axis in field.dimensions]
+        return {
+            from_link_name(link): _read_array(guard, inner, link, field)
+            for link in map(str, inner)
+            if link not in axes
+        }
+    if field.form in _SCALARS:
+        return guard.attribute(group, field.name, _SCALARS[field.form])
+    return _read_texts(guard, group, field)
+
+
+def _read_array(guard: Guard, group: h5py.Group, link: str, field: FieldSchema) -> np.ndarray:
+    array = guard.array(group, link)
+    if axes_of(field.dimensions, array.ndim) is None:
+        raise StoreError(
+            f"{guard.path}: {path_of(group, link)} has {array.ndim} axes, expected "
+            f"{field.dimensions}."
+        )
+    return array
+
+
+def _read_texts(guard: Guard, group: h5py.Group, field: FieldSchema) -> Any:
+    value = json.loads(guard.attribute(group, field.name, str))
+    by_name = field.form is Form.TEXTS_BY_NAME
+    texts = value.values() if by_name and isinstance(value, dict) else value
+    expected = dict if by_name else list
+    if not isinstance(value, expected) or not all(isinstance(text, str) for text in texts):
+        raise StoreError(
+            f"{guard.path}: the attribute {field.name!r} of {group.name} is no "
+            f"{'object' if by_name else 'array'} of texts in JSON."
+        )
+    return value if by_name else tuple(value)
