@@ -90,9 +90,9 @@ class OneCompartmentMichaelisMenten(AbstractODE):
 
     The defaults are near the posterior mean for the simulated data of the benchmark.
 
-    Source: the model `one_comp_mm_elim_abs` of M. Betancourt's Stan benchmarks, held in
-    posteriordb (M. Magnusson et al., AISTATS 2025); there $V_m$ is labelled 1/day, its
-    dimension in the equation is amount per time.
+    Source: the model `one_comp_mm_elim_abs` of posteriordb (M. Magnusson et al.,
+    AISTATS 2025), from Stan's benchmarks; there $V_m$ is labelled 1/day, its dimension
+    in the equation is amount per time.
     """
 
     absorption_rate: Float[Any, ""] = parameter(
