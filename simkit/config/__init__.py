@@ -1,0 +1,1 @@
+"""Case files: their schema, their strict reader, their data."""

@@ -11,8 +11,9 @@ from msgspec import Meta
 
 
 Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Probability = Annotated[float, Meta(gt=0, lt=1)]
+_LARGEST_SEED = 2**63 - 1
 
 
 class _Table(
@@ -20,12 +21,11 @@ class _Table(
     forbid_unknown_fields=True,
     frozen=True,
     kw_only=True,
-    omit_defaults=True,
 ):
     """A table of the case file; a key that is not listed is an error."""
 
 
-class SystemTable(_Table):
+class SystemTable(_Table, frozen=True):
     """What is simulated."""
 
     type: Annotated[
@@ -43,7 +43,7 @@ class SystemTable(_Table):
     ] = {}
 
 
-class TimesTable(_Table):
+class TimesTable(_Table, frozen=True):
     """The span of time, and which times are saved.
 
     Give `save_every` or `save_at`, not both; with neither, 101 times are saved.
@@ -58,7 +58,7 @@ class TimesTable(_Table):
     unit: Annotated[str, Meta(description="unit of time as text")] = "1"
 
 
-class MethodTable(_Table):
+class MethodTable(_Table, frozen=True):
     """How the equation is solved; which options a method takes, `simkit methods` tells."""
 
     type: Annotated[str, Meta(description="a method that `simkit methods` lists")] = "Tsit5"
@@ -70,34 +70,34 @@ class MethodTable(_Table):
     )
 
 
-class Normal(_Table, tag="normal", tag_field="type"):
+class Normal(_Table, frozen=True, tag="normal", tag_field="type"):
     """Normal density, truncated to the bounds of the parameter."""
 
     mean: float
     sd: Positive
 
 
-class LogNormal(_Table, tag="log_normal", tag_field="type"):
+class LogNormal(_Table, frozen=True, tag="log_normal", tag_field="type"):
     """Log-normal density: the logarithm is normal about `log(median)`."""
 
     median: Positive
     sd: Annotated[Positive, Meta(description="standard deviation of the logarithm")]
 
 
-class Uniform(_Table, tag="uniform", tag_field="type"):
+class Uniform(_Table, frozen=True, tag="uniform", tag_field="type"):
     """Constant density between two numbers."""
 
     lower: float
     upper: float
 
 
-class Exponential(_Table, tag="exponential", tag_field="type"):
+class Exponential(_Table, frozen=True, tag="exponential", tag_field="type"):
     """Exponential density of a positive number."""
 
     rate: Positive
 
 
-class Gamma(_Table, tag="gamma", tag_field="type"):
+class Gamma(_Table, frozen=True, tag="gamma", tag_field="type"):
     """Gamma density of a positive number."""
 
     shape: Positive
@@ -107,11 +107,11 @@ class Gamma(_Table, tag="gamma", tag_field="type"):
 Distribution = Normal | LogNormal | Uniform | Exponential | Gamma
 
 
-class EnsembleTable(_Table):
+class EnsembleTable(_Table, frozen=True):
     """Many members of one system, with what varies between them."""
 
     members: Annotated[Count, Meta(description="how many members")]
-    seed: Annotated[int, Meta(ge=0, description="seed of all draws")] = 0
+    seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of all draws")] = 0
     parameters: Annotated[
         dict[str, Distribution], Meta(description="distributions of parameters")
     ] = {}
@@ -128,7 +128,7 @@ NoiseModel = Literal[
 ]
 
 
-class ObservableTable(_Table):
+class ObservableTable(_Table, frozen=True):
     """One observed column and how it relates to the model."""
 
     column: Annotated[str, Meta(description="column of the data file")]
@@ -146,7 +146,7 @@ class ObservableTable(_Table):
     unit: Annotated[str | None, Meta(description="unit; default: that of the state")] = None
 
 
-class DataTable(_Table):
+class DataTable(_Table, frozen=True):
     """The measurements: a CSV file beside the case file."""
 
     file: Annotated[str, Meta(description="CSV file, relative to the case file")]
@@ -164,7 +164,7 @@ class DataTable(_Table):
     ] = {}
 
 
-class FreeParameter(_Table):
+class FreeParameter(_Table, frozen=True):
     """One quantity to be fitted.
 
     Its bounds default to those that the system declares. Starts are drawn from
@@ -189,7 +189,7 @@ class FreeParameter(_Table):
     each: Annotated[bool, Meta(description="a value for each group of the data")] = False
 
 
-class FitTable(_Table):
+class FitTable(_Table, frozen=True):
     """What is fitted, and how."""
 
     parameters: Annotated[
@@ -206,31 +206,31 @@ class FitTable(_Table):
         Meta(description="auto: least squares where the noise models allow it"),
     ] = "auto"
     starts: Annotated[Count, Meta(description="how many starts")] = 16
-    seed: Annotated[int, Meta(ge=0, description="seed of the starts")] = 0
+    seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of the starts")] = 0
     max_steps: Annotated[Count, Meta(description="iterations of the optimiser per start")] = 200
     segment: Annotated[Count | None, Meta(description="starts between two progress ticks")] = (
         None
     )
 
 
-class LaplaceTable(_Table):
+class LaplaceTable(_Table, frozen=True):
     """Laplace approximation of the posterior, with corrected means."""
 
     level: Annotated[Probability, Meta(description="level of intervals and bands")] = 0.9
     draws: Annotated[Count, Meta(description="draws behind the prediction band")] = 400
-    seed: Annotated[int, Meta(ge=0, description="seed of the draws")] = 0
+    seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of the draws")] = 0
     correct_mean: Annotated[
         bool, Meta(description="shift the mean by the skewness of the posterior")
     ] = True
 
 
-class UncertaintyTable(_Table):
+class UncertaintyTable(_Table, frozen=True):
     """How the uncertainty of the fit is computed."""
 
     laplace: LaplaceTable = LaplaceTable()
 
 
-class OutputTable(_Table):
+class OutputTable(_Table, frozen=True):
     """What is written."""
 
     plots: Annotated[bool, Meta(description="draw the figures")] = True
@@ -241,7 +241,7 @@ class OutputTable(_Table):
     ] = ("png", "svg")
 
 
-class Case(_Table):
+class Case(_Table, frozen=True):
     """A whole case: what to simulate, how, against which data."""
 
     schema: Annotated[Literal[1], Meta(description="version of this file format")]

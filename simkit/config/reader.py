@@ -1,0 +1,191 @@
+"""Read a case file strictly: all that is wrong with it, before anything is computed."""
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simkit.config.checks import find_mistakes
+from simkit.config.errors import CaseError, KeyPath, Mistake, dotted, one_line, quoted
+from simkit.config.overrides import apply_override, parse_override
+from simkit.config.schema import Case
+from simkit.config.structure import convert, find_structural_mistakes
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedCase:
+    """A case that is free of mistakes, with where it came from.
+
+    - `case`: the case, overrides included, defaults filled in.
+    - `text`: the case file as it was read, `""` for a case made in Python.
+    - `path`: the case file, as the user named it; `None` for a case made in Python.
+    - `folder`: what the paths inside the case are relative to.
+    - `overrides`: the overrides, as `KEY=VALUE`.
+    """
+
+    case: Case
+    text: str
+    path: Path | None
+    folder: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The case in an error message."""
+        return str(self.path) if self.path is not None else "case"
+
+
+def read_case(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCase:
+    """Read a case file and check all that can be known without computing.
+
+    **Arguments:**
+
+    - `path`: a TOML file.
+    - `overrides`: `"KEY=VALUE"` each, the value a TOML value or bare text.
+
+    Raises `CaseError` with one sentence for the first mistake.
+    """
+    path = Path(path)
+    return parse_case(_read_text(path), path, overrides)
+
+
+def parse_case(
+    text: str, path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> LoadedCase:
+    """Like [`read_case`][simkit.config.reader.read_case], for the text of a case file.
+
+    `path` names the file in errors, and its folder is where data files are sought.
+    """
+    path = Path(path)
+    case, mistakes = _examine(text, path, overrides)
+    for mistake in mistakes:
+        raise mistake
+    assert case is not None
+    return LoadedCase(case, text, path, path.parent, tuple(overrides))
+
+
+def find_case_errors(
+    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> list[CaseError]:
+    """Every mistake in a case file, in its order; empty if there is none.
+
+    What names and numbers mean is looked at only where all keys and types are right.
+    """
+    path = Path(path)
+    try:
+        _, errors = _examine(_read_text(path), path, overrides)
+        return list(errors)
+    except CaseError as error:
+        return [error]
+
+
+def check_case(case: Case, folder: str | os.PathLike[str] = ".") -> LoadedCase:
+    """A case made in Python, checked like one from a file.
+
+    Raises `CaseError` with one sentence for the first mistake.
+    """
+    values = _without_none(msgspec.to_builtins(case))
+    for mistake in _mistakes(values):
+        raise _located(mistake, "case", ())
+    return LoadedCase(convert(values), "", None, Path(folder))
+
+
+def resolved_json(case: Case) -> str:
+    """The case with all defaults filled in as canonical JSON: sorted keys, no spaces."""
+    return msgspec.json.encode(case, order="sorted").decode()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise CaseError(str(path), "", "does not exist", "a case file") from None
+    except IsADirectoryError:
+        raise CaseError(
+            str(path), "", "is a folder", f"a file such as {path / 'case.toml'}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise CaseError(
+            str(path), "", f"is not text at byte {error.start}", "a TOML file in UTF-8"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CaseError(str(path), "", f"cannot be read ({reason})", "a case file") from None
+
+
+def _examine(
+    text: str, path: Path, overrides: Sequence[str]
+) -> tuple[Case | None, Iterator[CaseError]]:
+    values = _parse_toml(text, path)
+    given: list[tuple[KeyPath, str]] = []
+    for override in overrides:
+        key, value = parse_override(override)
+        apply_override(values, key, value, f"--set {quoted(override)}")
+        given.append((key, override))
+    mistakes = list(_mistakes(values))
+    case = None if mistakes else convert(values)
+    return case, (_located(mistake, str(path), given) for mistake in mistakes)
+
+
+def _mistakes(values: dict[str, Any]) -> Iterator[Mistake]:
+    sound = True
+    for mistake in find_structural_mistakes(values):
+        sound = False
+        yield mistake
+    if sound:
+        yield from find_mistakes(convert(values))
+
+
+def _located(
+    mistake: Mistake, source: str, overrides: Sequence[tuple[KeyPath, str]]
+) -> CaseError:
+    """The mistake as an error that names the file, and the override that made it."""
+    for path, override in reversed(overrides):
+        if path[: len(mistake.path)] == mistake.path or (mistake.path[: len(path)] == path):
+            source = f"{source} with --set {quoted(override)}"
+            break
+    return CaseError(source, dotted(mistake.path), mistake.came, mistake.expected)
+
+
+def _parse_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(str(error), text, path) from None
+    except RecursionError:
+        raise CaseError(
+            str(path), "", "nests tables or lists too deeply", "a few levels at most"
+        ) from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise CaseError(
+            str(path), "", f"holds a number that cannot be read ({error})", "a finite number"
+        ) from None
+
+
+def _syntax_error(message: str, text: str, path: Path) -> CaseError:
+    found = re.search(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    reason = (found.group(1) if found else message).replace("Cannot overwrite", "cannot give")
+    lines = text.splitlines() or [""]
+    if found and found.group(2):
+        line, column = int(found.group(2)), int(found.group(3))
+    else:
+        line, column = len(lines), len(lines[-1]) + 1
+    shown = one_line(lines[min(line, len(lines)) - 1].strip())
+    return CaseError(
+        str(path),
+        f"line {line}, column {column}",
+        f"reads {quoted(shown)} ({reason[:1].lower() + reason[1:]})",
+        "valid TOML in which each key stands once",
+    )
+
+
+def _without_none(values: Any) -> Any:
+    """Plain values without the keys that are `None`, as TOML would have them."""
+    if isinstance(values, dict):
+        return {key: _without_none(item) for key, item in values.items() if item is not None}
+    return values
