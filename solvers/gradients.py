@@ -6,9 +6,15 @@ approximate gradient will do.
 """
 
 import abc
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
+
+from solvers.derivative_guards import refuse_forward, refuse_reverse
+
+
+_Tree = TypeVar("_Tree")
 
 
 class AbstractGradient(eqx.Module):
@@ -21,13 +27,21 @@ class AbstractGradient(eqx.Module):
         Raises `ValueError` if it cannot serve such an equation, naming one that can.
         """
 
+    @abc.abstractmethod
+    def guard_inputs(self, tree: _Tree) -> _Tree:
+        """The inputs of a solve, such that a derivative which cannot be had is refused."""
+
+    @abc.abstractmethod
+    def guard_outputs(self, tree: _Tree) -> _Tree:
+        """The outputs of a solve, such that a derivative which cannot be had is refused."""
+
 
 class Forward(AbstractGradient):
     """Forward mode: tangents are carried along with the solution.
 
     Exact for the discretised solve, of any order by nesting (`jacfwd` of `jacfwd`
     gives Hessians), memory independent of the number of steps, cost proportional to
-    the number of parameters. Reverse mode is refused by jax.
+    the number of parameters. Reverse mode is refused.
     """
 
     def adjoint(self, stochastic: bool) -> diffrax.AbstractAdjoint:
@@ -35,13 +49,26 @@ class Forward(AbstractGradient):
         del stochastic
         return diffrax.ForwardMode()
 
+    def guard_inputs(self, tree: Any) -> Any:
+        """Unchanged: tangents come in as they like."""
+        return tree
+
+    def guard_outputs(self, tree: Any) -> Any:
+        """Refuses cotangents."""
+        return refuse_reverse(
+            tree,
+            "Forward() cannot be differentiated in reverse mode (grad, vjp, jacrev): use "
+            "gradient=Checkpointed(), or jacfwd with Forward(); for a Hessian use "
+            "jacfwd(jacfwd(...)) with Forward().",
+        )
+
 
 class Checkpointed(AbstractGradient):
     """Reverse mode through the steps of the solver, with recomputation.
 
     Exact for the discretised solve; cost independent of the number of parameters;
     memory bounded by the number of `checkpoints` (default: the logarithm of
-    `max_steps`). First derivatives only; forward mode is refused by jax.
+    `max_steps`). First derivatives only; forward mode is refused.
 
     Reference: P. Stumm and A. Walther, SIAM J. Sci. Comput. 32, 836 (2010).
     """
@@ -52,6 +79,14 @@ class Checkpointed(AbstractGradient):
         """See the class."""
         del stochastic
         return diffrax.RecursiveCheckpointAdjoint(checkpoints=self.checkpoints)
+
+    def guard_inputs(self, tree: Any) -> Any:
+        """Refuses tangents, and second derivatives."""
+        return refuse_forward(tree, _REVERSE_ONCE.format(name="Checkpointed()"))
+
+    def guard_outputs(self, tree: Any) -> Any:
+        """Unchanged: cotangents come in as they like."""
+        return tree
 
 
 class Backsolve(AbstractGradient):
@@ -73,6 +108,20 @@ class Backsolve(AbstractGradient):
                 "use Checkpointed() or Forward()."
             )
         return diffrax.BacksolveAdjoint()
+
+    def guard_inputs(self, tree: Any) -> Any:
+        """Refuses tangents, and second derivatives."""
+        return refuse_forward(tree, _REVERSE_ONCE.format(name="Backsolve()"))
+
+    def guard_outputs(self, tree: Any) -> Any:
+        """Unchanged: cotangents come in as they like."""
+        return tree
+
+
+_REVERSE_ONCE = (
+    "{name} gives first derivatives in reverse mode only (grad, vjp, jacrev): for jvp and "
+    "jacfwd use gradient=Forward(), for a Hessian jacfwd(jacfwd(...)) with Forward()."
+)
 
 
 FORWARD_LIMIT = 20

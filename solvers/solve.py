@@ -72,6 +72,7 @@ def _solve(
     key: PRNGKeyArray | None,
 ) -> Solution:
     stochastic = is_stochastic(problem)
+    problem = gradient.guard_inputs(problem)
     saves = {"saved": diffrax.SubSaveAt(ts=times)}
     if not isinstance(gradient, Backsolve):
         # The adjoint equation allows only one kind of saved times.
@@ -90,7 +91,7 @@ def _solve(
         max_steps=method.max_steps,
         throw=False,
     )
-    return _package(problem, solution, times, dense)
+    return gradient.guard_outputs(_package(problem, solution, times, dense))
 
 
 def _terms(
