@@ -164,7 +164,7 @@ class HybridVectorField(AbstractODE):
         learned = magnitudes * self.network(y / magnitudes)
         return self.law.vector_field(t, y, inputs) + self.scale * learned
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         """The derived quantities of the law."""
         return self.law.derived_quantities()
 

@@ -41,7 +41,7 @@ class HarmonicOscillator(AbstractHamiltonian):
         r"""$k q^2 / 2$."""
         return self.stiffness * jnp.sum(positions**2) / 2
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         r"""Angular frequency $\sqrt{k/m}$ and period $2\pi\sqrt{m/k}$."""
         angular_frequency = jnp.sqrt(self.stiffness / self.mass)
         return {

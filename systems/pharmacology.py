@@ -68,7 +68,7 @@ class OneCompartmentOral(AbstractODE):
         elimination = self.elimination_rate * concentration
         return jnp.stack([-absorption, absorption / self.volume - elimination])
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         r"""Clearance $k_e V$ and half-life $\ln 2 / k_e$ of elimination."""
         return {
             "clearance": self.elimination_rate * self.volume,
@@ -139,6 +139,6 @@ class OneCompartmentMichaelisMenten(AbstractODE):
         )
         return jnp.stack([-absorption, (absorption - elimination) / inputs["volume"]])
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         """Intrinsic clearance $V_m / K_m$, the clearance at low concentration."""
         return {"intrinsic_clearance": self.maximum_elimination_rate / self.michaelis_constant}

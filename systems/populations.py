@@ -114,7 +114,7 @@ class SIR(AbstractODE):
         recoveries = self.recovery_rate * infected
         return jnp.stack([-infections, infections - recoveries, recoveries])
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         """Basic reproduction number and mean time to recovery."""
         return {
             "basic_reproduction_number": self.transmission_rate / self.recovery_rate,

@@ -76,7 +76,7 @@ class OrnsteinUhlenbeck(AbstractSDE):
         doubled_rate = 2 * self.reversion_rate
         return -(self.volatility**2) * jnp.expm1(-doubled_rate * t) / doubled_rate
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         r"""Relaxation time $1/\theta$ and stationary variance $\sigma^2 / 2\theta$."""
         return {
             "relaxation_time": 1 / self.reversion_rate,
@@ -141,6 +141,6 @@ class GeometricBrownianMotion(AbstractSDE):
         r"""$x_0^2\,e^{2\mu t}\,(e^{\sigma^2 t} - 1)$ at the time `t` after the start."""
         return self.mean(t, start) ** 2 * jnp.expm1(self.volatility**2 * t)
 
-    def derived_quantities(self) -> dict[str, Float[Array, ""]]:
+    def derived_quantities(self) -> dict[str, Float[Any, ""]]:
         r"""Growth rate of the median, $\mu - \sigma^2/2$."""
         return {"median_growth_rate": self.growth_rate - self.volatility**2 / 2}
