@@ -204,7 +204,7 @@ def _fill_cells(axes: Axes, cells: np.ndarray) -> PolyCollection:
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     squares = np.stack([across, down], axis=1)[:, np.newaxis, :] + corners
     image = PolyCollection(
-        list(squares), cmap=_DIVERGING, edgecolors=style.PALE, linewidths=0.5
+        list(squares), cmap=_DIVERGING, edgecolors=style.PALE, linewidths=0.5, clip_on=False
     )
     image.set_array(np.ma.masked_invalid(cells[down, across]))
     image.set_clim(-1, 1)
