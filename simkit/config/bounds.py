@@ -12,6 +12,11 @@ def within(value: float, lower: float | None, upper: float | None) -> bool:
     return (lower is None or value >= lower) and (upper is None or value <= upper)
 
 
+def inside(value: float, lower: float | None, upper: float | None) -> bool:
+    """Whether a number lies in the open range; `None` is no bound."""
+    return (lower is None or value > lower) and (upper is None or value < upper)
+
+
 def interval(lower: float | None, upper: float | None) -> str:
     """A closed range in words, `from 0 to 1` or `of at least 0`."""
     if lower is not None and upper is not None:
@@ -19,6 +24,15 @@ def interval(lower: float | None, upper: float | None) -> str:
     if lower is not None:
         return f"of at least {number(lower)}"
     return f"of at most {number(upper)}" if upper is not None else "of any size"
+
+
+def open_interval(lower: float | None, upper: float | None) -> str:
+    """An open range in words, `between 0 and 1` or `above 0`."""
+    if lower is not None and upper is not None:
+        return f"between {number(lower)} and {number(upper)} (both excluded)"
+    if lower is not None:
+        return f"above {number(lower)}"
+    return f"below {number(upper)}" if upper is not None else "of any size"
 
 
 def find_name_mistakes(

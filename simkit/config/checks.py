@@ -10,8 +10,9 @@ from simkit.config.bounds import (
     interval,
     within,
 )
+from simkit.config.data_checks import find_data_mistakes
 from simkit.config.errors import Mistake, choice, described, names, number, quoted
-from simkit.config.fit_checks import find_data_mistakes, find_fit_mistakes
+from simkit.config.fit_checks import find_fit_mistakes
 from simkit.config.schema import Case
 
 

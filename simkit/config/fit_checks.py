@@ -1,4 +1,4 @@
-"""Whether what a case says of data and fit makes sense, as far as is known without jax."""
+"""Whether what a case says of its fit makes sense, as far as is known without jax."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,17 +7,19 @@ from simkit.catalogue import SystemEntry
 from simkit.config.bounds import (
     find_distribution_mistakes,
     find_name_mistakes,
+    inside,
     interval,
+    open_interval,
     within,
 )
-from simkit.config.errors import KeyPath, Mistake, described, number
-from simkit.config.schema import Case, DataTable, FitTable, FreeParameter, ObservableTable
-
-
-COUNTS = ("poisson", "negative_binomial")
-"""Noise models of counts: whole numbers from zero."""
-
-_DEFAULT_DEGREES = 4.0
+from simkit.config.errors import KeyPath, Mistake, described, dotted, number
+from simkit.config.schema import (
+    Case,
+    DataTable,
+    FitTable,
+    FreeParameter,
+    Uniform,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +37,6 @@ class _Quantity:
     upper: float | None = None
     value: float | None = None
     value_path: KeyPath | None = None
-
-
-def find_data_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mistake]:
-    """Mistakes in [data], the file itself left aside."""
-    data = case.data
-    if data is None:
-        return
-    for name, observable in data.observables.items():
-        yield from _find_observable_mistakes(name, observable, data, system)
-    if data.group == data.time:
-        yield _taken(("data", "group"), data.time, "data.time")
-    if system is not None:
-        yield from find_name_mistakes(
-            data.inputs, system.inputs, ("data", "inputs"), f"input of {system.name}"
-        )
-    for name in data.inputs:
-        if name in case.system.inputs:
-            yield Mistake(
-                ("data", "inputs", name),
-                f"is given beside system.inputs.{name}",
-                "only one of the two",
-            )
 
 
 def find_fit_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mistake]:
@@ -94,44 +74,6 @@ def find_fit_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mistak
         yield Mistake(("fit",), "leaves nothing free", "at least one entry in fit.parameters")
     for free, quantity in _free_quantities(case, system):
         yield from _find_free_mistakes(free, quantity, data)
-
-
-def _find_observable_mistakes(
-    name: str, observable: ObservableTable, data: DataTable, system: SystemEntry | None
-) -> Iterator[Mistake]:
-    path = ("data", "observables", name)
-    if system is not None:
-        for mistake in find_name_mistakes(
-            {observable.state: observable.state},
-            system.states,
-            (),
-            f"state of {system.name}",
-        ):
-            yield dataclasses.replace(
-                mistake,
-                path=(*path, "state"),
-                came=f"is {described(observable.state)}",
-            )
-    taken = {"data.time": data.time, "data.group": data.group}
-    for key, column in taken.items():
-        if observable.column == column:
-            yield _taken((*path, "column"), observable.column, key)
-    if observable.noise == "poisson" and observable.sd is not None:
-        yield Mistake(
-            (*path, "sd"),
-            f"is {described(observable.sd)}",
-            "no sd, for poisson noise has no scale",
-        )
-    if observable.noise != "student_t" and observable.degrees_of_freedom != _DEFAULT_DEGREES:
-        yield Mistake(
-            (*path, "degrees_of_freedom"),
-            f"is {described(observable.degrees_of_freedom)}",
-            f"it only with student_t noise, and noise is {observable.noise}",
-        )
-
-
-def _taken(path: KeyPath, column: str, by: str) -> Mistake:
-    return Mistake(path, f"is {described(column)}, the column of {by}", "another column")
 
 
 def _find_noise_mistakes(fit: FitTable, data: DataTable) -> Iterator[Mistake]:
@@ -189,7 +131,10 @@ def _free_quantities(
             free,
             _Quantity(
                 ("fit", "initial_state", name),
-                value=table.initial_state.get(name, state.default if state else None),
+                # Where there are inputs, the start may follow from them.
+                value=table.initial_state.get(
+                    name, state.default if state and system and not system.inputs else None
+                ),
                 value_path=("system", "initial_state", name) if given else None,
             ),
         )
@@ -261,6 +206,8 @@ def _find_scale_mistakes(
 def _find_start_mistakes(
     free: FreeParameter, lower: float | None, upper: float | None, quantity: _Quantity
 ) -> Iterator[Mistake]:
+    bounds = lower, upper
+    lower, upper = _range_of_starts(free, lower, upper)
     path = (*quantity.path, "start")
     if free.start is not None:
         low, high = free.start
@@ -268,26 +215,33 @@ def _find_start_mistakes(
             yield Mistake((*path, 0), f"is {described(low)}", f"a number below {number(high)}")
             return
         for index, value in enumerate(free.start):
-            if not within(value, lower, upper):
-                yield Mistake(
-                    (*path, index),
-                    f"is {described(value)}",
-                    f"a number {interval(lower, upper)} (the bounds)",
-                )
-        if free.scale == "log" and low <= 0 and within(low, lower, upper):
-            yield Mistake(
-                (*path, 0), f"is {described(low)}", "a positive number, for scale is log"
-            )
+            if not inside(value, lower, upper):
+                expected = f"a number {open_interval(lower, upper)}"
+                yield Mistake((*path, index), f"is {described(value)}", expected)
+    value, given = quantity.value, quantity.value_path
+    if value is None or inside(value, lower, upper):
         return
-    bounded = lower is not None and upper is not None
-    if quantity.value_path is None and (free.prior is not None or bounded):
-        return  # the default of the system is not needed then
-    value = quantity.value
-    if value is not None and not within(value, lower, upper):
+    if given and free.start is not None and within(value, *bounds):
+        return
+    if given:
+        expected = f"a number {open_interval(lower, upper)}, as {dotted(quantity.path)} says"
+        yield Mistake(given, f"is {described(value)}", expected)
+    elif free.start is None:
         yield Mistake(
-            quantity.value_path or quantity.path,
-            f"is {described(value)}"
-            if quantity.value_path
-            else (f"starts about the default of the system, {number(value)}"),
-            f"a number {interval(lower, upper)} (the bounds in [fit])",
+            quantity.path,
+            f"starts from the default of the system, {number(value)}",
+            f"a start or a value {open_interval(lower, upper)}",
         )
+
+
+def _range_of_starts(
+    free: FreeParameter, lower: float | None, upper: float | None
+) -> tuple[float | None, float | None]:
+    """The open range in which a fit can start: bounds, scale and prior together."""
+    if isinstance(free.prior, Uniform):
+        ends = free.prior.lower, free.prior.upper
+        lower = ends[0] if lower is None else max(lower, ends[0])
+        upper = ends[1] if upper is None else min(upper, ends[1])
+    if free.scale == "log":
+        lower = 0.0 if lower is None else max(lower, 0.0)
+    return lower, upper

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from simkit.config.data_checks import COUNTS
 from simkit.config.errors import CaseError, choice, described, number, one_line, quoted
-from simkit.config.fit_checks import COUNTS
 from simkit.config.reader import LoadedCase
 from simkit.config.schema import Case, DataTable
 

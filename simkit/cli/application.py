@@ -1,0 +1,88 @@
+"""The command `simkit`: its subcommands, and how errors become exit codes.
+
+Exit codes: 0 well; 1 a fault of simkit; 2 bad input or usage; 3 a solve or a fit failed
+(the result is written, with its status); 130 interrupted.
+"""
+
+import errno
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from simkit.cli.commands.checking import check
+from simkit.cli.commands.diagnosis import doctor
+from simkit.cli.commands.files import plot, report, show
+from simkit.cli.commands.listings import methods, systems
+from simkit.cli.commands.runs import fit, simulate
+from simkit.cli.options import TRACEBACK
+from simkit.cli.outcomes import BAD_INPUT, FAULT, INTERRUPTED, Failure
+from simkit.config.errors import CaseError, one_line
+
+
+class _Application(click.Group):
+    """A group that turns every error into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            raise Failure("interrupted", INTERRUPTED) from None
+        except CaseError as error:
+            _show_traceback(ctx)
+            raise Failure(str(error), BAD_INPUT) from None
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # the reader of a pipe went away; click knows what to do
+            _show_traceback(ctx)
+            raise _fault(ctx, error) from None
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if ctx.meta.get(TRACEBACK):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _fault(ctx: click.Context, error: Exception) -> Failure:
+    reason = one_line(f"{type(error).__name__}: {error}")
+    if len(reason) > 300:
+        reason = reason[:297] + "..."
+    advice = "" if ctx.meta.get(TRACEBACK) else " (--traceback shows where)"
+    return Failure(f"a fault of simkit, {reason}{advice}", FAULT)
+
+
+@click.group(
+    cls=_Application,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog=(
+        'Completion: put `eval "$(_SIMKIT_COMPLETE=bash_source simkit)"` into ~/.bashrc, '
+        "or the same with zsh_source or fish_source."
+    ),
+)
+@click.version_option(package_name="simkit-jax", message="simkit %(version)s")
+def cli() -> None:
+    """Simulate and fit differential equations; a case file says what is to be done."""
+
+
+for _command in (simulate, fit, check, show, plot, report, systems, methods, doctor):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    **Arguments:**
+
+    - `arguments`: the words after `simkit`; those of the process if left out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a unit's Greek letter must not end a run.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    cli.main(args=None if arguments is None else list(arguments), prog_name="simkit")

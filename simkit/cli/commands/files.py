@@ -1,0 +1,175 @@
+"""`simkit show`, `simkit plot` and `simkit report`: what can be done with a result file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simkit.cli.options import (
+    json_option,
+    overwrite_option,
+    result_argument,
+    traceback_option,
+)
+from simkit.cli.outcomes import bad_input
+from simkit.cli.outputs import make_folder, refuse_existing
+
+
+if TYPE_CHECKING:
+    from simkit.results import Fit, Trajectory
+    from simkit.store.describe import Description
+
+
+@click.command()
+@result_argument
+@json_option
+@traceback_option
+def show(file: Path, as_json: bool) -> None:
+    """Tell what is in a result FILE, or in another HDF5 file.
+
+    With --json there is one object: that of the run (null for a file of another
+    program) in "result", and "variables": [{"path", "dimensions", "shape", "type",
+    "units", "description"}].
+    """
+    from simkit.cli.summaries import as_json as encoded, summary
+    from simkit.cli.tables import print_summary, print_table
+
+    description = _described(file)
+    is_result = "/simkit" in description.attributes
+    values = summary(_loaded(file), {"result": str(file)}) if is_result else None
+    variables = _variables(description)
+    if as_json:
+        click.echo(encoded({"result": values, "variables": variables}))
+        return
+    if values is not None:
+        print_summary(values)
+    rows = [
+        [
+            item["path"],
+            item["type"],
+            " x ".join(
+                f"{name} {size}" if name else str(size)
+                for name, size in zip(item["dimensions"], item["shape"], strict=True)
+            ),
+            item["units"],
+            item["description"],
+        ]
+        for item in variables
+    ]
+    print_table(f"Contents of {file}", ["variable", "type", "axes", "unit", "meaning"], rows)
+
+
+@click.command()
+@result_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the figures; figures beside FILE if left out.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["png", "svg", "pdf"]),
+    multiple=True,
+    default=("png", "svg"),
+    show_default=True,
+    help="File format; repeatable.",
+)
+@overwrite_option
+@json_option
+@traceback_option
+def plot(
+    file: Path, output: Path | None, formats: tuple[str, ...], overwrite: bool, as_json: bool
+) -> None:
+    """Draw the figures of a result FILE.
+
+    With --json there is one object: {"figures": [paths]}.
+    """
+    folder = output or file.parent / "figures"
+    result = _loaded(file)
+    from simkit.plots.collection import save_figures
+
+    for suffix in formats:
+        for path in folder.glob(f"*.{suffix}"):
+            refuse_existing(path, overwrite)
+    make_folder(folder)
+    _tell("figures", [str(path) for path in save_figures(result, folder, formats)], as_json)
+
+
+@click.command()
+@result_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The report; report.html beside FILE if left out.",
+)
+@overwrite_option
+@json_option
+@traceback_option
+def report(file: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write a self-contained HTML report of a result FILE.
+
+    With --json there is one object: {"report": path}.
+    """
+    target = output or file.parent / "report.html"
+    refuse_existing(target, overwrite)
+    result = _loaded(file)
+    from simkit.plots.report import write_report
+
+    make_folder(target.parent)
+    write_report(result, target)
+    _tell("report", str(target), as_json)
+
+
+def _tell(kind: str, written: Any, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps({kind: written}, indent=2, ensure_ascii=False))
+        return
+    for path in [written] if isinstance(written, str) else written:
+        click.echo(path)
+
+
+def _loaded(file: Path) -> "Trajectory | Fit":
+    from simkit.store.reader import load
+    from simkit.store.schema import StoreError
+
+    try:
+        return load(file)
+    except StoreError as error:
+        raise bad_input(str(error)) from None
+    except OSError as error:
+        raise bad_input(_unreadable(file, error)) from None
+
+
+def _described(file: Path) -> "Description":
+    from simkit.store.describe import describe
+    from simkit.store.schema import StoreError
+
+    try:
+        return describe(file)
+    except StoreError as error:
+        raise bad_input(str(error)) from None
+    except OSError as error:
+        raise bad_input(_unreadable(file, error)) from None
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"{file} cannot be read ({error.strerror or error}), expected a result file."
+
+
+def _variables(description: "Description") -> list[dict[str, Any]]:
+    return [
+        {
+            "path": f"{item.group.rstrip('/')}/{item.name}",
+            "dimensions": list(item.dimensions),
+            "shape": [int(size) for size in item.shape],
+            "type": item.type,
+            "units": "" if item.units == "1" else item.units,
+            "description": item.long_name,
+        }
+        for item in description.variables
+    ]

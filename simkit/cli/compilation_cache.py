@@ -1,0 +1,46 @@
+"""jax's cache of compiled programs, kept between runs of the command line."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept; `None` where the cache is switched off.
+
+    It is `simkit/xla` in `$XDG_CACHE_HOME` or `~/.cache`; `SIMKIT_CACHE=off` in the
+    environment switches it off.
+    """
+    if os.environ.get("SIMKIT_CACHE", "").lower() in ("off", "0", "no", "false"):
+        return None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard says that a relative path is to be ignored.
+    if not os.path.isabs(base):
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # no home folder
+            return None
+    return Path(base) / "simkit" / "xla"
+
+
+def use_compilation_cache() -> Path | None:
+    """Make jax keep every compiled program; the folder, or `None` if there is none.
+
+    A folder that cannot be written only costs the time to compile again.
+    """
+    folder = cache_folder()
+    if folder is None or not _is_writable(folder):
+        return None
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return folder
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
