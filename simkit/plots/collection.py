@@ -48,8 +48,12 @@ def save_figures(
     folder = Path(folder)
     style.check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
+    # Each format gets figures of its own: the layout of one that was drawn before starts
+    # from what it was, and would differ in the last digits.
+    drawn = {suffix: all_figures(result) for suffix in dict.fromkeys(formats)}
+    names = list(next(iter(drawn.values()), {}))
     return [
-        style.save(figure, folder / f"{name}.{suffix}")
-        for name, figure in all_figures(result).items()
-        for suffix in formats
+        style.save(drawn[suffix][name], folder / f"{name}.{suffix}")
+        for name in names
+        for suffix in drawn
     ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simkit.plots.diagnostics import counted_starts, parameter_correlations
+from simkit.plots.diagnostics import above_best, counted_starts, parameter_correlations
 from simkit.plots.fits import drawn_curves, has_bands, observable_unit
 from simkit.plots.style import evenly
 from simkit.plots.tables import MOST_ROWS, Cell, Table
@@ -18,6 +18,7 @@ def parameter_table(fit: Fit) -> Table:
         level = percent(uncertainty.level)
         columns += ["Laplace mean", "Laplace sd", f"{level} interval from", "to"]
     columns += ["lower bound", "upper bound", "scale", "remark"]
+    remarked = False
     rows = []
     for index, name in enumerate(table.name.tolist()):
         row: list[Cell] = [name, unit_cell(table.unit[index])]
@@ -38,6 +39,9 @@ def parameter_table(fit: Fit) -> Table:
                 remarks.append("the mean moved by more than one standard deviation")
         row += [_bound(table.lower[index]), _bound(table.upper[index])]
         rows.append((*row, str(table.scale[index]), "; ".join(remarks)))
+        remarked |= bool(remarks)
+    if not remarked:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table("Fitted parameters", columns, rows)
 
 
@@ -78,7 +82,16 @@ def start_table(fit: Fit) -> Table:
         for index in order
     ]
     columns = ["start", "rank", "objective", "above the best", "steps", "status"]
-    return Table("Starts", columns, rows, _first(starts.status.size, "start"))
+    note = _first(starts.status.size, "start")
+    return Table("Starts", columns, rows, note, {"objective": 7})
+
+
+def waterfall_table(fit: Fit) -> Table:
+    """The points of the waterfall: the starts that count, sorted."""
+    above = above_best(fit.starts)
+    rows = [(place + 1, float(value)) for place, value in enumerate(above[:MOST_ROWS])]
+    columns = ["start, sorted", "objective above the best"]
+    return Table("Objectives of the starts", columns, rows, _first(above.size, "start"))
 
 
 def destination_table(fit: Fit) -> Table:
@@ -112,18 +125,20 @@ def observation_table(fit: Fit) -> Table:
         )
         for index in evenly(count, 5 * MOST_ROWS)
     ]
-    columns = ["group", "observable", with_unit("time", fit.time_unit), "measured", "fitted"]
+    time = with_unit("time", fit.time_unit)
+    columns = ["group", "observable", time, "measured", "fitted"]
     columns += ["unit", "standardised residual", "noise model"]
     note = ""
     if count > len(rows):
         note = f"{len(rows)} evenly spread of {counted(count, 'measurement')} shown."
-    return Table("Measurements", columns, rows, note)
+    return Table("Measurements", columns, rows, note, {time: 7})
 
 
 def curve_table(fit: Fit) -> Table:
     """The drawn curves and bands at even times."""
     curves = drawn_curves(fit)
-    columns = ["group", "observable", with_unit("time", fit.time_unit), "fitted"]
+    time = with_unit("time", fit.time_unit)
+    columns = ["group", "observable", time, "fitted"]
     bands = (
         curves.lower,
         curves.upper,
@@ -151,7 +166,7 @@ def curve_table(fit: Fit) -> Table:
     note = ""
     if shown.size < points:
         note = f"{shown.size} of {counted(points, 'point')} of each curve shown."
-    return Table("Fitted curves", columns, rows, note)
+    return Table("Fitted curves", columns, rows, note, {time: 7})
 
 
 def correlation_table(fit: Fit) -> Table:

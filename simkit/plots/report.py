@@ -104,7 +104,7 @@ def _fit_sections(fit: Fit) -> dict[str, str]:
     numbers = {
         "fit": [fit_tables.curve_table, fit_tables.observation_table],
         "residuals": [fit_tables.observation_table],
-        "waterfall": [fit_tables.start_table],
+        "waterfall": [fit_tables.waterfall_table],
         "correlations": [fit_tables.correlation_table],
     }
     tables = {name: [make(fit) for make in makers] for name, makers in numbers.items()}

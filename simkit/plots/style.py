@@ -181,7 +181,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def render(figure: Figure, file_format: str, salt: str = "simkit") -> bytes:
-    """The figure as bytes of a `png`, `svg` or `pdf` file; the same figure, the same bytes.
+    """The figure as bytes of a `png`, `svg` or `pdf` file, without dates.
 
     `salt` goes into the identifiers of an SVG. Raises ValueError for another format.
     """

@@ -3,7 +3,6 @@
 import numpy as np
 
 from simkit.plots.diagnostics import PLATEAU, above_best, failed_starts
-from simkit.plots.fits import failed_draws
 from simkit.plots.words import counted, failures, listing, number, plain, reasons
 from simkit.results import Fit, Trajectory
 
@@ -75,7 +74,7 @@ def _fit(fit: Fit) -> list[str]:
     ]
     if fit.uncertainty is not None:
         answer.append(f"Uncertainty: {plain(fit.uncertainty.method, 300)}.")
-    return [sentence for sentence in [*answer, failed_draws(fit)] if sentence]
+    return answer
 
 
 def _starts(fit: Fit) -> str:

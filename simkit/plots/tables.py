@@ -2,7 +2,7 @@
 
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,12 +20,14 @@ class Table:
 
     - `caption`: what the table shows, one line.
     - `note`: what it leaves out, or `""`.
+    - `digits`: how many significant digits a column shows, where four are too few.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    digits: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def escaped(text: object) -> str:
@@ -39,10 +41,11 @@ def escaped(text: object) -> str:
 def as_html(table: Table) -> str:
     """A table that scrolls by itself on a narrow screen.
 
-    A number is shown with four digits and carries its full value in `<data value>`.
+    A number is shown rounded and carries its full value in `<data value>`.
     """
     head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in table.columns)
-    body = "\n".join(_row(row) for row in table.rows)
+    digits = [table.digits.get(column, 4) for column in table.columns]
+    body = "\n".join(_row(row, digits) for row in table.rows)
     note = f'<p class="note">{escaped(table.note)}</p>\n' if table.note else ""
     # A region that scrolls must be reachable with the keyboard.
     title = escaped(table.caption)
@@ -53,21 +56,24 @@ def as_html(table: Table) -> str:
     )
 
 
-def _row(cells: Sequence[Cell]) -> str:
-    first, *others = cells
-    return f'<tr><th scope="row">{_content(first)}</th>{"".join(map(_cell, others))}</tr>'
+def _row(cells: Sequence[Cell], digits: Sequence[int]) -> str:
+    first, *others = [_content(*pair) for pair in zip(cells, digits, strict=True)]
+    body = "".join(
+        f"<td{_kind(cell)}>{content}</td>"
+        for cell, content in zip(cells[1:], others, strict=True)
+    )
+    return f'<tr><th scope="row">{first}</th>{body}</tr>'
 
 
-def _cell(value: Cell) -> str:
-    kind = "" if isinstance(value, str) else ' class="number"'
-    return f"<td{kind}>{_content(value)}</td>"
+def _kind(cell: Cell) -> str:
+    return "" if isinstance(cell, str) else ' class="number"'
 
 
-def _content(value: Cell) -> str:
+def _content(value: Cell, digits: int) -> str:
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, int | np.integer):
         return str(value)
     if not np.isfinite(value):
         return number(value)
-    return f'<data value="{float(value)!r}">{number(value)}</data>'
+    return f'<data value="{float(value)!r}">{number(value, digits)}</data>'

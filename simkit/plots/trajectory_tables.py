@@ -24,13 +24,15 @@ def states_table(result: Trajectory) -> Table:
             values.append(np.asarray(series)[shown])
     rows = list(zip(result.times[shown].tolist(), *(v.tolist() for v in values), strict=True))
     what = "Quantiles of the states over the members" if result.is_ensemble else "States"
-    return Table(f"{what} at the saved times", columns, rows, thinned(result.times.size))
+    note = thinned(result.times.size)
+    return Table(f"{what} at the saved times", columns, rows, note, {columns[0]: 7})
 
 
 def phase_table(result: Trajectory) -> Table:
     """The two states of the phase portrait, of each drawn member at even times."""
     x, y = list(result.states)[:2]
-    columns = [with_unit("time", result.time_unit)]
+    time = with_unit("time", result.time_unit)
+    columns = [time]
     columns += [with_unit(name, result.state_units.get(name, "1")) for name in (x, y)]
     across, upwards = (np.atleast_2d(result.states[name]) for name in (x, y))
     members = phase_members(result)
@@ -47,9 +49,8 @@ def phase_table(result: Trajectory) -> Table:
     ]
     if result.is_ensemble:
         columns = ["member", *columns]
-    return Table(
-        "Points of the phase portrait", columns, rows, thinned(result.times.size, shown.size)
-    )
+    note = thinned(result.times.size, shown.size)
+    return Table("Points of the phase portrait", columns, rows, note, {time: 7})
 
 
 def values_table(caption: str, values: dict[str, np.ndarray], units: dict[str, str]) -> Table:
