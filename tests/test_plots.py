@@ -235,6 +235,25 @@ def test_unknown_state_is_named() -> None:
         plots.trajectory(sample_trajectory(), states=["wolf"])
 
 
+def test_names_too_long_for_an_axis_stand_above_the_panel() -> None:
+    base = sample_trajectory()
+    names = [f"concentration_of_the_phosphorylated_receptor_{index}" for index in range(2)]
+    states = dict(zip(names, base.states.values(), strict=True))
+    units = dict(zip(names, ("mol/L", "1"), strict=True))
+    figure = draw(plots.trajectory(dataclasses.replace(base, states=states, state_units=units)))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["mol/L", "value"]
+    assert [axes.get_title("left")[-3:] for axes in figure.axes] == ["r_0", "r_1"]
+
+
+def test_single_saved_time_is_a_point() -> None:
+    base = sample_trajectory()
+    states = {name: values[:1] for name, values in base.states.items()}
+    (axes,) = draw(
+        plots.trajectory(dataclasses.replace(base, times=base.times[:1], states=states))
+    ).axes
+    assert [line.get_marker() for line in axes.lines] == ["o", "o"]
+
+
 def test_many_states_are_limited_and_that_is_said() -> None:
     base = sample_trajectory()
     states = {f"cell_{index}": base.states["prey"] + index for index in range(30)}

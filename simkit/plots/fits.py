@@ -47,16 +47,17 @@ def data_and_fit(fit: Fit, groups: Sequence[str] | None = None) -> Figure:
     columns = _columns(len(drawn), len(observables))
     cells = [(group, name) for group in drawn for name in observables]
     rows = -(-len(cells) // columns)
-    figure = style.new_figure(0.9 + {1: 2.7, 2: 2.0}.get(rows, 1.55) * rows)
+    height = {1: 2.7, 2: 2.0}.get(rows, 1.55)
+    figure = style.new_figure(0.9 + height * rows)
     panels = style.grid_of_panels(
         figure, len(cells), columns, share_y=len(observables) == 1 and len(cells) > 1
     )
     for index, (axes, (group, name)) in enumerate(zip(panels, cells, strict=True)):
         _panel(axes, fit, curves, known.index(group), name)
-        if len(known) > 1:
-            style.heading(axes, group_words(group))
-        if index % columns == 0 or len(observables) > 1:
-            style.label(axes, y=with_unit(name, observable_unit(fit, name)))
+        over = group_words(group) if len(known) > 1 else ""
+        style.name_panel(axes, name, observable_unit(fit, name), height, over)
+        if index % columns and len(observables) == 1:
+            style.label(axes, y="")
         if index + columns >= len(cells):
             style.label(axes, x=with_unit("time", fit.time_unit))
     style.legend(figure, *_legend(curves))

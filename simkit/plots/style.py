@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from simkit.plots.files import write_whole
-from simkit.plots.words import plain
+from simkit.plots.words import plain, with_unit
 
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), without yellow, which is hard to
@@ -92,10 +92,24 @@ def label(axes: Axes, x: str | None = None, y: str | None = None) -> None:
         axes.set_ylabel(y, fontsize=TEXT, color=INK, parse_math=False)
 
 
+def name_panel(axes: Axes, name: str, unit: str, height: float, over: str = "") -> None:
+    """Say what a panel of `height` inches shows: on its axis, or above it if too long.
+
+    `over` is a heading that the panel has anyway.
+    """
+    beside = with_unit(name, unit)
+    if len(beside) > 13.5 * height:
+        over = f"{over}: {name}" if over else name
+        beside = "value" if unit in ("1", "") else plain(unit, int(13.5 * height))
+    label(axes, y=beside)
+    if over:
+        heading(axes, over)
+
+
 def heading(axes: Axes, text: str) -> None:
     """A small heading over one panel of a grid."""
     axes.set_title(
-        plain(text, 30), fontsize=SMALL, color=INK, loc="left", pad=3, parse_math=False
+        plain(text, 45), fontsize=SMALL, color=INK, loc="left", pad=3, parse_math=False
     )
 
 
@@ -160,6 +174,7 @@ def message(axes: Axes, text: str) -> None:
         va="center",
         fontsize=TEXT,
         color=GREY,
+        backgroundcolor="white",
         parse_math=False,
     )
 

@@ -187,6 +187,7 @@ def _one_solve(axes: Axes, result: Trajectory, name: str, series: int) -> Line2D
         color=style.COLOURS[series],
         linestyle=style.LINES[series],
         linewidth=1.4,
+        marker="o" if values.size == 1 else None,
         rasterized=values.size > style.MANY_POINTS,
     )
     axes.margins(x=0.02)
@@ -247,10 +248,11 @@ def _bands(axes: Axes, result: Trajectory, name: str) -> None:
 def _state_panels(result: Trajectory, names: list[str]) -> tuple[Figure, list[Axes]]:
     columns = 1 if len(names) <= 3 else 2
     rows = -(-len(names) // columns)
-    figure = style.new_figure(0.9 + (2.6 if len(names) == 1 else 1.7) * rows)
+    height = 2.6 if len(names) == 1 else 1.7
+    figure = style.new_figure(0.9 + height * rows)
     panels = style.grid_of_panels(figure, len(names), columns)
     for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        style.label(axes, y=with_unit(name, _unit(result, name)))
+        style.name_panel(axes, name, _unit(result, name), height)
         if index + columns >= len(names):
             style.label(axes, x=with_unit("time", result.time_unit))
     return figure, panels

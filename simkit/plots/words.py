@@ -16,7 +16,9 @@ def plain(text: object, longest: int = 60) -> str:
     line = " ".join(str(text).split())
     line = "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
     if len(line) > longest:
-        line = line[: longest - 1] + "…"
+        # The end stays too: names of one family often differ there alone.
+        tail = longest // 3
+        line = f"{line[: longest - 1 - tail]}…{line[-tail:]}"
     return f"\u200a{line}" if line.startswith("_") else line
 
 
