@@ -342,6 +342,7 @@ class Fit:
     - `covariance`: of the parameters in their units, from the inverse Hessian.
     - `method`: the optimiser, and `reason` why it was chosen.
     - `status`: `"converged"`, or why no start did.
+    - `memory`: the live posterior, for what is computed next; it is never stored.
     - `warnings`: plain sentences for people: starts that disagree, parameters at
       bounds, a near-singular Hessian.
     """
@@ -369,6 +370,7 @@ class Fit:
     uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    memory: Any = field(default=None, repr=False, compare=False, metadata={"stored": False})
 
     @property
     def estimates(self) -> dict[str, float]:

@@ -207,7 +207,7 @@ class FitTable(_Table, frozen=True):
     ] = "auto"
     starts: Annotated[Count, Meta(description="how many starts")] = 16
     seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of the starts")] = 0
-    max_steps: Annotated[Count, Meta(description="iterations of the optimiser per start")] = 200
+    max_steps: Annotated[Count, Meta(description="iterations of the optimiser per start")] = 100
     segment: Annotated[Count | None, Meta(description="starts between two progress ticks")] = (
         None
     )

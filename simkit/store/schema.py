@@ -103,7 +103,9 @@ def schema_of(table: type) -> tuple[FieldSchema, ...]:
     """The fields of a result class, in order."""
     hints = typing.get_type_hints(table)
     return tuple(
-        _field_schema(table, field, hints[field.name]) for field in dataclasses.fields(table)
+        _field_schema(table, field, hints[field.name])
+        for field in dataclasses.fields(table)
+        if field.metadata.get("stored", True)
     )
 
 

@@ -1,0 +1,143 @@
+"""Derivatives of the objective group by group, and Newton's method with them.
+
+The likelihood is a sum over groups that depend on few free numbers each, so second and
+third derivatives are taken per group in its slots and added up: for twelve subjects with
+three parameters each that is twelve small Hessians instead of one of order 37.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from simkit.fitting.posterior import Posterior
+
+
+class Optimum(eqx.Module):
+    """A point with the objective and its derivatives there, on the optimiser's scale."""
+
+    x: Float[Array, " parameters"]
+    objective: Float[Array, ""]
+    gradient: Float[Array, " parameters"]
+    hessian: Float[Array, "parameters parameters"]
+
+
+def derivatives(
+    posterior: Posterior, x: Float[Array, " parameters"], slope: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """The objective with its gradient and exact Hessian."""
+    index = posterior.slot_index()
+
+    def group(z: Array, *data: Any) -> tuple[Array, Array, Array]:
+        # Each derivative hands on the lower ones, so that one solve serves them all.
+        def value(z: Array) -> tuple[Array, Array]:
+            return (posterior.group_log_likelihood(z, *data),) * 2
+
+        def gradient(z: Array) -> tuple[Array, tuple[Array, Array]]:
+            slope, likelihood = jax.jacfwd(value, has_aux=True)(z)
+            return slope, (slope, likelihood)
+
+        hessian, (slope, likelihood) = jax.jacfwd(gradient, has_aux=True)(z)
+        return likelihood, slope, hessian
+
+    values, gradients, hessians = jax.vmap(group)(x[index], *posterior.contexts())
+    prior, prior_gradient = jax.value_and_grad(posterior.log_prior)(x, slope)
+    prior_hessian = jax.hessian(posterior.log_prior)(x, slope)
+    gradient = prior_gradient.at[index].add(gradients)
+    hessian = prior_hessian.at[index[:, :, None], index[:, None, :]].add(hessians)
+    return -(prior + jnp.sum(values)), -gradient, -0.5 * (hessian + hessian.T)
+
+
+def refine(
+    posterior: Posterior,
+    x: Float[ArrayLike, " parameters"],
+    slope: float,
+    max_steps: int = 40,
+) -> Optimum:
+    """Newton's method with the exact Hessian, to rounding.
+
+    Negative curvature is turned round and steps are halved until the objective falls,
+    or, once it is flat to rounding, until the gradient does; so it can only improve on
+    its start, and it stops where no step improves.
+
+    `slope` is that of `Posterior.negative_log_posterior`.
+    """
+    # As arrays, so that both slopes share one compiled program.
+    return _refine(posterior, jnp.asarray(x), jnp.asarray(slope), jnp.asarray(max_steps))
+
+
+@eqx.filter_jit
+def _refine(posterior: Posterior, x: Array, slope: Array, max_steps: Array) -> Optimum:
+    def newton(carry: Any) -> Any:
+        """Judge the trial point, then propose the next: one solve per iteration."""
+        best, trial, step, halvings, steps = carry
+        value, gradient, hessian = derivatives(posterior, trial, slope)
+        flat = value <= best.objective + 1e-13 * jnp.abs(best.objective)
+        steeper = jnp.max(jnp.abs(gradient)) < jnp.max(jnp.abs(best.gradient))
+        better = (value < best.objective) | (flat & steeper)
+        new = Optimum(trial, value, gradient, hessian)
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+        step = jnp.where(better, _newton_step(best), 0.5 * step)
+        halvings = jnp.where(better, 0, halvings + 1)
+        return best, best.x + step, step, halvings, steps + 1
+
+    def unfinished(carry: Any) -> Array:
+        _, _, _, halvings, steps = carry
+        return (halvings < 10) & (steps < max_steps)
+
+    size = x.size
+    empty = Optimum(
+        x, jnp.asarray(jnp.inf), jnp.full(size, jnp.inf), jnp.full((size, size), jnp.nan)
+    )
+    begin = (empty, x, jnp.zeros(size), jnp.asarray(0), jnp.asarray(0))
+    return jax.lax.while_loop(unfinished, newton, begin)[0]
+
+
+def _newton_step(point: Optimum) -> Array:
+    """Newton's step with negative curvature turned round, at most 2 in any coordinate."""
+    hessian = jnp.where(jnp.isfinite(point.hessian), point.hessian, 0.0)
+    gradient = jnp.where(jnp.isfinite(point.gradient), point.gradient, 0.0)
+    curvature, vectors = jnp.linalg.eigh(hessian)
+    floor = 1e-12 * jnp.maximum(jnp.max(jnp.abs(curvature)), 1e-30)
+    step = -vectors @ ((vectors.T @ gradient) / jnp.maximum(jnp.abs(curvature), floor))
+    return step / jnp.maximum(1.0, jnp.max(jnp.abs(step)) / 2.0)
+
+
+@eqx.filter_jit
+def skewness_shift(
+    posterior: Posterior, optimum: Optimum, covariance: Float[Array, "parameters parameters"]
+) -> Float[Array, " parameters"]:
+    r"""How far the posterior mean lies from the mode, to the next order.
+
+    $$\delta_i = -\tfrac12 \sum_{jkl} \Sigma_{ij} \Sigma_{kl}\,
+      \partial_j \partial_k \partial_l U$$
+
+    with the negative log posterior $U$ and $\Sigma$ its inverse Hessian.
+
+    Reference: D. V. Lindley, Trabajos de Estadistica 31, 223 (1980); L. Tierney and
+    J. B. Kadane, J. Am. Stat. Assoc. 81, 82 (1986).
+    """
+    index = posterior.slot_index()
+
+    def contracted(function: Any, z: Array, directions: Array, *data: Any) -> Array:
+        """Gradient of the sum of second derivatives along the directions."""
+
+        def second(z: Array, direction: Array) -> Array:
+            def first(z: Array) -> Array:
+                return jax.jvp(lambda z: function(z, *data), (z,), (direction,))[1]
+
+            return jax.jvp(first, (z,), (direction,))[1]
+
+        total = lambda z: jnp.sum(jax.vmap(second, in_axes=(None, 0))(z, directions))  # noqa: E731
+        return jax.jacfwd(total)(z)
+
+    def group(z: Array, own: Array, *data: Any) -> Array:
+        directions = jnp.linalg.cholesky(covariance[own[:, None], own[None, :]]).T
+        return contracted(posterior.group_log_likelihood, z, directions, *data)
+
+    thirds = jax.vmap(group)(optimum.x[index], jnp.asarray(index), *posterior.contexts())
+    directions = jnp.linalg.cholesky(covariance).T
+    prior = contracted(lambda x: posterior.log_prior(x, 1.0), optimum.x, directions)
+    return 0.5 * covariance @ prior.at[index].add(thirds)

@@ -1,0 +1,122 @@
+"""From a case or a posterior to fitted parameters."""
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simkit.config.reader import LoadedCase, read_case, resolved_json
+from simkit.config.schema import FitTable
+from simkit.fitting.assembly import posterior_from_case
+from simkit.fitting.curvature import Optimum, refine
+from simkit.fitting.posterior import Posterior
+from simkit.fitting.starts import StartOutcome, run_starts
+from simkit.fitting.tables import assemble_fit, rank_starts
+from simkit.precision import use_double_precision
+from simkit.progress import Progress
+from simkit.provenance import collect
+from simkit.results import Fit, Provenance
+
+
+def fit(
+    subject: LoadedCase | Posterior | str,
+    *,
+    options: FitTable | None = None,
+    title: str | None = None,
+    time_unit: str = "1",
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit the free parameters to the measurements, from many starts.
+
+    **Arguments:**
+
+    - `subject`: a case, the path of a case file, or a
+      [`Posterior`][simkit.fitting.posterior.Posterior] built in Python.
+    - `options`: for a posterior: method, starts, seed, max_steps, segment.
+    - `title`, `time_unit`: for a posterior: what tables and pictures say.
+    - `progress`: called between segments of starts.
+
+    **Returns:** the fit at the best of the starts that converged. A start whose solve
+    failed, or that stopped short, is told in `fit.starts` and never ranked; if none
+    converged, `fit.status` says so. Double precision is switched on.
+
+    **Raises:** `CaseError` for a broken case.
+
+    The optimum is that of the posterior density of the parameters in their own units,
+    so it does not depend on the scale on which the optimiser moves.
+    """
+    use_double_precision()
+    started = datetime.now(UTC)
+    if isinstance(subject, str):
+        subject = read_case(subject)
+    if isinstance(subject, LoadedCase):
+        case = subject.case
+        posterior = posterior_from_case(subject)
+        options = case.fit or FitTable()
+        title, time_unit = case.title, case.times.unit
+        collected = ("simkit fit", subject.text, resolved_json(case))
+    else:
+        posterior, options = subject, options or FitTable()
+        collected = ("simkit.fit", "", "{}")
+    least_squares, reason = _choose(posterior, options)
+    outcome, initial = _run(posterior, options, least_squares, progress)
+    starts = rank_starts(posterior, initial, outcome)
+    best = int(np.flatnonzero(starts.rank == 0)[0]) if np.any(starts.rank == 0) else None
+    optimum = _optimum(posterior, outcome, best)
+    provenance: Provenance = collect(*collected, options.seed, started)
+    result = assemble_fit(
+        posterior,
+        optimum,
+        starts,
+        title=title or type(posterior.system).__name__,
+        method="Levenberg-Marquardt" if least_squares else "BFGS",
+        reason=reason,
+        converged=best is not None,
+        time_unit=time_unit,
+        provenance=provenance,
+    )
+    return dataclasses.replace(result, memory=posterior)
+
+
+def _choose(posterior: Posterior, options: FitTable) -> tuple[bool, str]:
+    """Least squares or not, and why."""
+    obstacle = posterior.least_squares_obstacle()
+    if options.method == "minimise":
+        return False, "asked for by the case"
+    if obstacle is None:
+        return True, "the objective is a sum of squares for given noise scales"
+    if options.method == "least_squares":
+        raise ValueError(
+            f"fit.method is 'least_squares', but {obstacle}; expected 'auto' or 'minimise'."
+        )
+    return False, f"no sum of squares: {obstacle}"
+
+
+def _run(
+    posterior: Posterior, options: FitTable, least_squares: bool, progress: Progress | None
+) -> tuple[StartOutcome, np.ndarray]:
+    """All starts, in segments of one shape so that one program serves them all."""
+    key = jax.random.key(options.seed)
+    initial = posterior.parameters.draw_starts(key, options.starts)
+    size = min(options.segment or options.starts, options.starts)
+    parts: list[Any] = []
+    for begin in range(0, options.starts, size):
+        index = np.minimum(np.arange(begin, begin + size), options.starts - 1)
+        part = run_starts(posterior, initial[index], options.max_steps, least_squares)
+        parts.append(jax.tree.map(np.asarray, part))
+        if progress is not None:
+            progress(min(begin + size, options.starts), options.starts, "starts")
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: options.starts], *parts)
+    return joined, np.asarray(initial)
+
+
+def _optimum(posterior: Posterior, outcome: StartOutcome, best: int | None) -> Optimum:
+    """The best start refined to rounding, or the least bad one as it stands."""
+    if best is None:
+        objective = np.where(np.isfinite(outcome.objective), outcome.objective, np.inf)
+        best = int(np.argmin(objective))
+        return refine(posterior, jnp.asarray(outcome.x[best]), 0.0, max_steps=1)
+    return refine(posterior, jnp.asarray(outcome.x[best]), 0.0)

@@ -1,0 +1,117 @@
+r"""Noise models: how a measurement scatters about what the model predicts.
+
+With measurement $y$, prediction $h$ and noise scale $s$:
+
+| name | law |
+| --- | --- |
+| `normal` | $y \sim N(h, s^2)$ |
+| `log_normal` | $\log y \sim N(\log h, s^2)$ |
+| `laplace` | density $\exp(-\lvert y - h\rvert / s) / 2s$ |
+| `student_t` | $(y - h) / s$ has Student's law with `degrees_of_freedom` |
+| `poisson` | counts with mean $h$; no scale |
+| `negative_binomial` | counts with mean $h$ and variance $h + s h^2$ |
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import stats
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+LEAST_SQUARES = frozenset({"normal", "log_normal"})
+"""Models whose logarithm is minus half a square, up to terms of the scale alone."""
+
+WITHOUT_SCALE = frozenset({"poisson"})
+
+COUNTS = frozenset({"poisson", "negative_binomial"})
+
+
+def standardised_residual(
+    model: str, measured: Array, predicted: Array, scale: Array
+) -> Float[Array, "..."]:
+    """(measured - predicted) / standard deviation, on the scale of the model."""
+    match model:
+        case "log_normal":
+            return (jnp.log(measured) - jnp.log(_positive(predicted))) / scale
+        case "poisson":
+            return (measured - predicted) / jnp.sqrt(_positive(predicted))
+        case "negative_binomial":
+            mean = _positive(predicted)
+            return (measured - mean) / jnp.sqrt(mean + scale * mean**2)
+        case _:
+            return (measured - predicted) / scale
+
+
+def log_likelihood(
+    model: str, measured: Array, predicted: Array, scale: Array, degrees_of_freedom: float
+) -> Float[Array, "..."]:
+    """Logarithm of the density (or probability) of each measurement, with constants."""
+    match model:
+        case "normal":
+            return stats.norm.logpdf(measured, predicted, scale)
+        case "log_normal":
+            logarithm = jnp.log(measured)
+            return (
+                stats.norm.logpdf(logarithm, jnp.log(_positive(predicted)), scale) - logarithm
+            )
+        case "laplace":
+            return stats.laplace.logpdf(measured, predicted, scale)
+        case "student_t":
+            return stats.t.logpdf(measured, degrees_of_freedom, predicted, scale)
+        case "poisson":
+            mean = _positive(predicted)
+            return measured * jnp.log(mean) - mean - gammaln(measured + 1)
+        case "negative_binomial":
+            mean, size = _positive(predicted), 1 / scale
+            return (
+                gammaln(measured + size)
+                - gammaln(size)
+                - gammaln(measured + 1)
+                - size * jnp.log1p(mean * scale)
+                + measured * (jnp.log(mean * scale) - jnp.log1p(mean * scale))
+            )
+    raise ValueError(f"There is no noise model {model!r}.")
+
+
+def draw(
+    model: str,
+    key: PRNGKeyArray,
+    predicted: Array,
+    scale: Array,
+    degrees_of_freedom: float,
+) -> Float[Array, "..."]:
+    """A new measurement for each prediction; `scale` broadcasts against it."""
+    shape = predicted.shape
+    match model:
+        case "normal":
+            return predicted + scale * jax.random.normal(key, shape)
+        case "log_normal":
+            return predicted * jnp.exp(scale * jax.random.normal(key, shape))
+        case "laplace":
+            return predicted + scale * jax.random.laplace(key, shape)
+        case "student_t":
+            return predicted + scale * jax.random.t(key, degrees_of_freedom, shape)
+        case "poisson":
+            return jax.random.poisson(key, _positive(predicted), shape).astype(float)
+        case "negative_binomial":
+            first, second = jax.random.split(key)
+            size = jnp.broadcast_to(1 / scale, shape)
+            rate = jax.random.gamma(first, size) * scale * _positive(predicted)
+            return jax.random.poisson(second, rate, shape).astype(float)
+    raise ValueError(f"There is no noise model {model!r}.")
+
+
+def typical_scale(model: str, measured: np.ndarray) -> float:
+    """A first guess of the noise scale: half the spread of the data, or 0.1 for counts."""
+    if model in COUNTS:
+        return 0.1
+    values = np.log(measured) if model == "log_normal" else measured
+    spread = float(np.std(values))
+    return 0.5 * spread if spread > 0 else 1.0
+
+
+def _positive(value: Array) -> Array:
+    """Keeps logarithms finite where a solver's error makes a prediction negative."""
+    return jnp.maximum(value, 1e-300)

@@ -1,0 +1,269 @@
+"""The numbers of a fit as labelled tables, and warnings in plain words."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from simkit.fitting.curvature import Optimum
+from simkit.fitting.posterior import Posterior
+from simkit.fitting.starts import StartOutcome
+from simkit.results import (
+    CurveTable,
+    DerivedTable,
+    Fit,
+    ObservationTable,
+    ParameterTable,
+    Provenance,
+    StartTable,
+)
+
+
+GRADIENT_TOLERANCE = 1e-2
+"""Largest gradient component, on the optimiser's scale, of a start that converged. On a
+log scale it means that a change by one per cent alters the objective by 1e-4."""
+
+CURVE_POINTS = 121
+SAME_OPTIMUM = 0.1
+"""Starts whose objective is within this of the best count as the same optimum."""
+
+
+def rank_starts(posterior: Posterior, initial: np.ndarray, outcome: StartOutcome) -> StartTable:
+    """Tell converged starts from the others, and rank those by their objective."""
+    statuses = np.array([_status(outcome, i) for i in range(len(initial))])
+    converged = statuses == "converged"
+    objective = np.where(np.isfinite(outcome.objective), outcome.objective, np.nan)
+    rank = np.full(len(initial), -1)
+    order = np.argsort(np.where(converged, objective, np.inf), kind="stable")
+    count = int(np.sum(converged))
+    rank[order[:count]] = np.arange(count)
+    natural = np.asarray(_natural(posterior, jnp.asarray(np.stack([initial, outcome.x]))))
+    return StartTable(
+        initial=natural[0],
+        final=natural[1],
+        objective=objective,
+        status=statuses,
+        steps=np.asarray(outcome.steps),
+        rank=rank,
+    )
+
+
+def _status(outcome: StartOutcome, i: int) -> str:
+    if not np.isfinite(outcome.objective[i]):
+        return "the solve failed"
+    gradient = outcome.gradient[i]
+    if not np.all(np.isfinite(gradient)):
+        return "the gradient is not finite"
+    if np.max(np.abs(gradient)) <= GRADIENT_TOLERANCE:
+        return "converged"
+    if not outcome.finished[i]:
+        return "stopped after the allowed number of steps"
+    return "stopped where the gradient is not zero"
+
+
+@eqx.filter_jit
+def _natural(posterior: Posterior, x: Array) -> Array:
+    return jax.vmap(jax.vmap(posterior.parameters.natural))(x)
+
+
+def assemble_fit(
+    posterior: Posterior,
+    optimum: Optimum,
+    starts: StartTable,
+    *,
+    title: str,
+    method: str,
+    reason: str,
+    converged: bool,
+    time_unit: str,
+    provenance: Provenance,
+) -> Fit:
+    """Put together everything that a fit says."""
+    data, entries = posterior.measurements, posterior.parameters.entries
+    covariance, singular = covariance_of(np.asarray(optimum.hessian))
+    grid = curve_times(posterior)
+    facts = jax.tree.map(np.asarray, _facts(posterior, optimum.x, grid, jnp.asarray(covariance)))
+    estimate, slope = facts["natural"], facts["slope"]
+    natural_covariance = covariance * np.outer(slope, slope)
+    parameters = ParameterTable(
+        name=np.array([entry.label for entry in entries]),
+        unit=np.array([entry.unit for entry in entries]),
+        scale=np.array([entry.transform.scale for entry in entries]),
+        estimate=estimate,
+        standard_error=np.sqrt(np.diag(natural_covariance)),
+        lower=np.array([entry.transform.lower for entry in entries]),
+        upper=np.array([entry.transform.upper for entry in entries]),
+        at_bound=np.array(
+            [e.transform.at_bound(float(v)) for e, v in zip(entries, estimate, strict=True)]
+        ),
+    )
+    return Fit(
+        title=title,
+        system=type(posterior.system).__name__,
+        method=method,
+        reason=reason,
+        status="converged" if converged else "no start converged",
+        objective=float(optimum.objective),
+        log_likelihood=float(facts["log_likelihood"]),
+        gradient_norm=float(np.max(np.abs(optimum.gradient))),
+        parameters=parameters,
+        covariance=natural_covariance,
+        starts=starts,
+        observations=_observations(posterior, facts["predicted"], facts["residuals"]),
+        curves=curve_table(posterior, grid, facts["curves"]),
+        derived=derived_table(posterior, facts["derived"], facts["derived_error"]),
+        observable_units={item.name: item.unit for item in data.observables},
+        time_unit=time_unit,
+        warnings=_warnings(starts, parameters, singular, converged),
+        provenance=provenance,
+    )
+
+
+def covariance_of(hessian: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Inverse of a Hessian, and whether it is not safely positive definite.
+
+    Directions without positive curvature get an infinite variance's stand-in, the
+    inverse of the smallest trusted curvature, so that nothing looks well determined.
+    """
+    if not np.all(np.isfinite(hessian)):
+        return np.full(hessian.shape, np.nan), True
+    values, vectors = np.linalg.eigh(hessian)
+    floor = 1e-10 * np.max(np.abs(values))
+    trusted = np.maximum(values, floor)
+    return (vectors / trusted) @ vectors.T, bool(np.min(values) <= floor)
+
+
+def curve_times(posterior: Posterior) -> np.ndarray:
+    """Times of the smooth curves, shape `(group, point)`, from the start to the last
+    measurement of each group.
+    """  # noqa: D205
+    stops = np.asarray(posterior.measurements.stops)
+    return np.linspace(posterior.start, stops, CURVE_POINTS, axis=1)
+
+
+@eqx.filter_jit
+def _facts(posterior: Posterior, x: Array, grid: Array, covariance: Array) -> dict[str, Array]:
+    parameters = posterior.parameters
+    predicted = posterior.predictions(x)
+    slope = jax.jvp(parameters.natural, (x,), (jnp.ones_like(x),))[1]
+    derived = derived_values(posterior, x)
+    jacobian = jax.jacfwd(lambda x: derived_values(posterior, x))(x)
+    return {
+        "natural": parameters.natural(x),
+        "slope": slope,
+        "predicted": predicted,
+        "residuals": posterior.standardised_residuals(x, predicted),
+        "log_likelihood": -posterior.objective_given(x, predicted)
+        - posterior.log_prior(x, 0.0),
+        "curves": posterior.curves(x, grid),
+        "derived": derived,
+        "derived_error": jnp.sqrt(jnp.einsum("di,ij,dj->d", jacobian, covariance, jacobian)),
+    }
+
+
+def derived_values(posterior: Posterior, x: Array) -> Array:
+    """Derived quantities of the fitted system, shape `(derived,)`.
+
+    With a value for each group they are those of every group in turn.
+    """
+    per_group = jax.vmap(lambda z: _derived_of_group(posterior, z))(x[posterior.slot_index()])
+    return per_group.ravel() if is_grouped(posterior) else per_group[0]
+
+
+def _derived_of_group(posterior: Posterior, z: Array) -> Array:
+    values = posterior.system_of(z).derived_quantities()
+    return jnp.stack([jnp.asarray(v) for v in values.values()]) if values else jnp.zeros((0,))
+
+
+def is_grouped(posterior: Posterior) -> bool:
+    """Whether any parameter of the system has a value for each group."""
+    return any(
+        entry.group is not None and entry.target.role == "parameter"
+        for entry in posterior.parameters.entries
+    )
+
+
+def derived_names(posterior: Posterior) -> list[str]:
+    """Names that go with `derived_values`."""
+    names = list(posterior.system.derived_quantities())
+    if not is_grouped(posterior):
+        return names
+    return [f"{name}[{group}]" for group in posterior.measurements.groups for name in names]
+
+
+def derived_table(posterior: Posterior, values: np.ndarray, errors: np.ndarray) -> DerivedTable:
+    """The derived quantities with their standard errors."""
+    names = derived_names(posterior)
+    units = posterior.system.derived_units
+    return DerivedTable(
+        name=np.array(names, dtype=np.str_),
+        unit=np.array([units.get(name.partition("[")[0], "1") for name in names], dtype=np.str_),
+        estimate=values,
+        standard_error=errors,
+    )
+
+
+def curve_table(posterior: Posterior, grid: np.ndarray, curves: np.ndarray) -> CurveTable:
+    """Smooth curves by observable, without bands."""
+    observables = posterior.measurements.observables
+    return CurveTable(
+        group=np.array(posterior.measurements.groups, dtype=np.str_),
+        time=grid,
+        fitted={item.name: curves[:, :, o] for o, item in enumerate(observables)},
+        lower={},
+        upper={},
+        predictive_lower={},
+        predictive_upper={},
+        units={item.name: item.unit for item in observables},
+    )
+
+
+def _observations(
+    posterior: Posterior, predicted: np.ndarray, residuals: np.ndarray
+) -> ObservationTable:
+    """One row per measurement, in order of group, observable, time."""
+    data = posterior.measurements
+    g, o, t = np.nonzero(np.moveaxis(np.asarray(data.present), 2, 1))
+    observables = data.observables
+    return ObservationTable(
+        group=np.array(data.groups, dtype=np.str_)[g],
+        observable=np.array([item.name for item in observables])[o],
+        time=np.asarray(data.times)[g, t],
+        measured=np.asarray(data.values)[g, t, o],
+        predicted=predicted[g, t, o],
+        residual=residuals[g, t, o],
+        noise=np.array([item.noise for item in observables])[o],
+    )
+
+
+def _warnings(
+    starts: StartTable, parameters: ParameterTable, singular: bool, converged: bool
+) -> tuple[str, ...]:
+    found = []
+    if not converged:
+        found.append(
+            "No start converged: the numbers are those of the least bad one, and no "
+            "optimum. Try more starts, other start ranges, or more steps."
+        )
+    failed = {str(s): int(np.sum(starts.status == s)) for s in np.unique(starts.status)}
+    failed.pop("converged", None)
+    for status, count in failed.items():
+        found.append(f"{count} of {len(starts.status)} starts do not count: {status}.")
+    ranked = starts.rank >= 0
+    if np.sum(ranked) > 1:
+        best = np.min(starts.objective[ranked])
+        same = int(np.sum(starts.objective[ranked] <= best + SAME_OPTIMUM))
+        if same == 1:
+            found.append(
+                "Only one start reached the best objective: there may be a better optimum. "
+                "Try more starts."
+            )
+    for name in parameters.name[parameters.at_bound]:
+        found.append(f"{name} lies at its bound; its standard error means nothing.")
+    if singular:
+        found.append(
+            "The Hessian at the optimum is not safely positive definite: some combination "
+            "of parameters is not determined by these data."
+        )
+    return tuple(found)

@@ -1,0 +1,98 @@
+"""Coordinates in which an optimiser may move without leaving the bounds.
+
+A parameter `p` has a *scale* (`c = p` for linear and logit, `c = log p` for log), and
+its bounds on that scale are kept by a smooth bijection from an unbounded coordinate `x`:
+
+- no bound: `c = centre + width * x`,
+- one bound: `c = lower + exp(x)` or `c = upper - exp(x)`,
+- two bounds: `c = lower + (upper - lower) / (1 + exp(-x))`.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class Transform(eqx.Module):
+    """The bijection of one parameter; see the module.
+
+    - `scale`: `"linear"`, `"log"` or `"logit"`.
+    - `lower`, `upper`: bounds of the parameter itself.
+    - `centre`, `width`: where and how large steps are on an unbounded scale.
+    """
+
+    scale: str = eqx.field(static=True)
+    lower: float = eqx.field(static=True)
+    upper: float = eqx.field(static=True)
+    centre: float = eqx.field(static=True)
+    width: float = eqx.field(static=True)
+
+    def to_natural(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """From the unbounded coordinate to the parameter."""
+        lower, upper = self._bounds()
+        if math.isinf(lower) and math.isinf(upper):
+            c = self.centre + self.width * x
+        elif math.isinf(upper):
+            c = lower + jnp.exp(x)
+        elif math.isinf(lower):
+            c = upper - jnp.exp(x)
+        else:
+            c = lower + (upper - lower) * jax.nn.sigmoid(x)
+        return jnp.exp(c) if self.scale == "log" else c
+
+    def to_unbounded(self, value: np.ndarray) -> np.ndarray:
+        """From the parameter, which must lie strictly inside its bounds."""
+        lower, upper = self._bounds()
+        value = np.asarray(value, dtype=float)
+        c = np.log(value) if self.scale == "log" else value
+        if math.isinf(lower) and math.isinf(upper):
+            return (c - self.centre) / self.width
+        if math.isinf(upper):
+            return np.log(c - lower)
+        if math.isinf(lower):
+            return np.log(upper - c)
+        return np.log(c - lower) - np.log(upper - c)
+
+    def log_slope(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        """Logarithm of |dp/dx|: what turns a density of `p` into one of `x`."""
+        return jnp.log(jnp.abs(jax.jvp(self.to_natural, (x,), (jnp.ones_like(x),))[1]))
+
+    def at_bound(self, value: float) -> bool:
+        """Whether the value lies within a millionth of the range from a finite bound."""
+        lower, upper = self._bounds()
+        if math.isinf(lower) or math.isinf(upper):
+            return False
+        c = math.log(value) if self.scale == "log" else value
+        distance = min(c - lower, upper - c)
+        return distance <= 1e-6 * (upper - lower)
+
+    def _bounds(self) -> tuple[float, float]:
+        if self.scale != "log":
+            return self.lower, self.upper
+        low = math.log(self.lower) if self.lower > 0 else -math.inf
+        return low, math.log(self.upper)
+
+
+def make_transform(
+    scale: str | None, lower: float, upper: float, value: float, width: float | None = None
+) -> Transform:
+    """Choose the coordinate: logit with two bounds, log if positive, else linear.
+
+    `value` is where steps of an unbounded linear coordinate are centred, `width` their
+    size (default: `|value|`, or 1 at zero).
+    """
+    if scale is None:
+        if math.isfinite(lower) and math.isfinite(upper):
+            scale = "logit"
+        elif lower >= 0:
+            scale = "log"
+        else:
+            scale = "linear"
+    width = width or abs(value) or 1.0
+    if scale == "log":
+        value, width = 0.0, 1.0  # a step of one is a factor of e
+    return Transform(scale, float(lower), float(upper), float(value), float(width))

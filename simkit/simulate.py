@@ -1,0 +1,231 @@
+"""From a system or a case to a trajectory or an ensemble of them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import ArrayLike
+
+from simkit.config.reader import LoadedCase, read_case, resolved_json
+from simkit.config.schema import Distribution, EnsembleTable
+from simkit.distributions import quantile
+from simkit.experiment import Experiment, experiment_from_case
+from simkit.precision import use_double_precision
+from simkit.progress import Progress
+from simkit.provenance import collect
+from simkit.results import Provenance, Trajectory
+from solvers.ensemble.members import ensemble
+from solvers.integrators.base import AbstractMethod
+from solvers.integrators.deterministic import Tsit5
+from solvers.problem import InitialValueProblem
+from solvers.solution import Solution, status_names
+from solvers.solve import solve
+from systems.base import (
+    AbstractSDE,
+    AbstractSystem,
+    get_parameter,
+    parameter_declarations,
+    state_names,
+)
+
+
+def simulate(
+    subject: AbstractSystem | LoadedCase | str,
+    *,
+    times: ArrayLike | None = None,
+    start: float | None = None,
+    method: AbstractMethod | None = None,
+    initial_state: Mapping[str, float] | None = None,
+    inputs: Mapping[str, float] | None = None,
+    parameters: Mapping[str, ArrayLike] | None = None,
+    initial_states: Mapping[str, ArrayLike] | None = None,
+    members: int | None = None,
+    seed: int = 0,
+    segment: int | None = None,
+    title: str | None = None,
+    time_unit: str = "1",
+    progress: Progress | None = None,
+) -> Trajectory:
+    """Simulate a system, or what a case describes.
+
+    **Arguments:**
+
+    - `subject`: a system; or a case, or the path of a case file, which then says all
+      the rest but `progress`.
+    - `times`: times to save, increasing; the last ends the simulation.
+    - `start`: time of the initial state; default: the first of `times`.
+    - `method`: default: `Tsit5()`, for equations that are not stiff.
+    - `initial_state`, `inputs`: by name; the system's own stand where left out.
+    - `parameters`, `initial_states`: by name, one value per member of an ensemble.
+    - `members`: how many, for a stochastic ensemble in which only the noise varies.
+    - `seed`: of the noise. Member `i` depends on the seed and `i` alone.
+    - `segment`: members between two calls of `progress`.
+
+    **Returns:** the trajectory; a solve that fails is told in its `status` and leaves
+    NaN from there on. Double precision is switched on.
+
+    **Raises:** `ValueError` for what does not fit together, `CaseError` for a broken case.
+
+    ```python
+    import numpy as np
+    import simkit as sk
+
+    trajectory = sk.simulate(sk.systems.LotkaVolterra(), times=np.linspace(0, 20, 101))
+    trajectory.states["prey"]
+    ```
+    """
+    use_double_precision()
+    started = datetime.now(UTC)
+    if isinstance(subject, str):
+        subject = read_case(subject)
+    if isinstance(subject, LoadedCase):
+        return _simulate_case(subject, progress, started)
+    if times is None:
+        raise ValueError(
+            "simulate: give the times to save, e.g. times=np.linspace(0, 20, 101)."
+        )
+    saved = np.asarray(times, dtype=float)
+    if saved.ndim != 1 or saved.size == 0 or np.any(np.diff(saved) < 0):
+        raise ValueError("simulate: `times` must be increasing numbers, shape (times,).")
+    begin = float(saved[0]) if start is None else start
+    if saved[0] < begin:
+        raise ValueError(f"simulate: times[0] is {saved[0]:g}, before start = {begin:g}.")
+    experiment = Experiment(
+        subject, method or Tsit5(), begin, saved, initial_state or {}, inputs or {}, time_unit
+    )
+    varied = {
+        name: np.asarray(value, dtype=float) for name, value in (parameters or {}).items()
+    }
+    states = {k: np.asarray(v, dtype=float) for k, v in (initial_states or {}).items()}
+    provenance = collect("simkit.simulate", "", "{}", seed, started)
+    name = title or type(subject).__name__
+    return _run(experiment, varied, states, members, seed, segment, name, provenance, progress)
+
+
+def _simulate_case(
+    loaded: LoadedCase, progress: Progress | None, started: datetime
+) -> Trajectory:
+    case, experiment = loaded.case, experiment_from_case(loaded)
+    table = case.ensemble
+    seed = table.seed if table else 0
+    parameters, states = _draw_members(table) if table else ({}, {})
+    provenance = collect("simkit simulate", loaded.text, resolved_json(case), seed, started)
+    return _run(
+        experiment,
+        parameters,
+        states,
+        table.members if table else None,
+        seed,
+        table.segment if table else None,
+        case.title,
+        provenance,
+        progress,
+    )
+
+
+def _draw_members(table: EnsembleTable) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of what varies; each quantity has a key of its own, by its place."""
+    key = jax.random.key(table.seed)
+    names = [("parameters", name) for name in table.parameters]
+    names += [("initial_state", name) for name in table.initial_state]
+    drawn: dict[str, dict[str, Any]] = {"parameters": {}, "initial_state": {}}
+    for place, (kind, name) in enumerate(names):
+        # Offset by one, so that the noise of the members has a branch of its own.
+        branch = jax.random.fold_in(key, place + 1)
+        values = _draw(getattr(table, kind)[name], branch, table.members)
+        drawn[kind][name] = np.asarray(values)
+    return drawn["parameters"], drawn["initial_state"]
+
+
+@eqx.filter_jit
+def _draw(distribution: Distribution, key: jax.Array, members: int) -> jax.Array:
+    return quantile(distribution, jax.random.uniform(key, (members,), minval=1e-16))
+
+
+def _run(
+    experiment: Experiment,
+    parameters: Mapping[str, np.ndarray],
+    states: Mapping[str, np.ndarray],
+    members: int | None,
+    seed: int,
+    segment: int | None,
+    title: str,
+    provenance: Provenance,
+    progress: Progress | None,
+) -> Trajectory:
+    problem = experiment.problem()
+    stochastic = isinstance(experiment.system, AbstractSDE)
+    key = jax.random.fold_in(jax.random.key(seed), 0) if stochastic else None
+    if not parameters and not states and members is None:
+        solution = solve(
+            problem, experiment.method, save_at=experiment.times, key=key, throw=False
+        )
+    else:
+        solution = ensemble(
+            problem,
+            experiment.method,
+            parameters=parameters,
+            initial_states=_initial_states(problem, states),
+            key=key,
+            members=members,
+            save_at=experiment.times,
+            segment=segment,
+            progress=progress,
+        )
+    return _label(experiment, solution, parameters, title, provenance)
+
+
+def _initial_states(
+    problem: InitialValueProblem, states: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    if not states:
+        return None
+    names = state_names(problem.system)
+    unknown = sorted(set(states) - set(names))
+    if unknown:
+        raise ValueError(f"There is no state {unknown[0]!r}; there are {list(names)}.")
+    sizes = {value.shape for value in states.values()}
+    if len(sizes) > 1 or len(next(iter(sizes))) != 1:
+        raise ValueError(
+            f"`initial_states` have shapes {sorted(sizes)}, expected one (members,)."
+        )
+    base = np.asarray(problem.initial_state)
+    columns = [
+        states.get(name, np.full(next(iter(sizes)), base[i])) for i, name in enumerate(names)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _label(
+    experiment: Experiment,
+    solution: Solution,
+    varied: Mapping[str, np.ndarray],
+    title: str,
+    provenance: Provenance,
+) -> Trajectory:
+    system, names = experiment.system, status_names()
+    values = np.asarray(solution.states)
+    codes = np.asarray(solution.status._value)
+    declared = [item for item in parameter_declarations(system) if item.size == 1]
+    return Trajectory(
+        title=title,
+        system=type(system).__name__,
+        method=type(experiment.method).__name__,
+        times=np.asarray(experiment.times),
+        states={state.name: values[..., i] for i, state in enumerate(system.states)},
+        status=np.array(names)[codes],
+        parameters={
+            item.name: np.asarray(
+                varied.get(item.name, get_parameter(system, item.name)), float
+            )
+            for item in declared
+        },
+        statistics={name: np.asarray(count) for name, count in solution.statistics.items()},
+        state_units={state.name: state.unit for state in system.states},
+        parameter_units={item.name: item.unit for item in declared},
+        time_unit=experiment.time_unit,
+        provenance=provenance,
+    )
