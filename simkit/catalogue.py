@@ -135,6 +135,14 @@ def _final_classes(package: Any, base: type) -> list[type]:
     return [found[name] for name in sorted(found, key=str.lower)]
 
 
+def describe_system(system: Any) -> SystemEntry:
+    """The entry of a system that is at hand, such as one of the user's own."""
+    import solvers.integrators
+    from solvers.integrators.base import AbstractMethod
+
+    return _live_entry(system, _final_classes(solvers.integrators, AbstractMethod))
+
+
 def _system_entry(kind: Any, methods: list[Any]) -> SystemEntry:
     import dataclasses
 
@@ -145,21 +153,28 @@ def _system_entry(kind: Any, methods: list[Any]) -> SystemEntry:
         and field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING
     ]
-    common = {
+    if not needed:
+        return _live_entry(kind(), methods)
+    return SystemEntry(
+        **_words(kind), parameters={}, states={}, inputs={}, derived={}, python_only=True
+    )
+
+
+def _words(kind: Any) -> dict[str, Any]:
+    return {
         "name": kind.__name__,
         "module": kind.__module__,
         "summary": _summary(kind),
         "documentation": _documentation(kind),
         "kind": _system_kind(kind),
     }
-    if needed:
-        return SystemEntry(
-            **common, parameters={}, states={}, inputs={}, derived={}, python_only=True
-        )
-    system = kind()
-    stochastic = common["kind"] == "SDE"
+
+
+def _live_entry(system: Any, methods: list[Any]) -> SystemEntry:
+    words = _words(type(system))
+    stochastic = words["kind"] == "SDE"
     return SystemEntry(
-        **common,
+        **words,
         parameters=_parameter_entries(system),
         states=_quantity_entries(system.states),
         inputs=_quantity_entries(system.inputs),
@@ -193,7 +208,8 @@ def _parameter_entries(system: Any) -> dict[str, ParameterEntry]:
 
     return {
         item.name: ParameterEntry(
-            default=float(get_parameter(system, item.name)),
+            # A parameter of many numbers, such as a network, has no one default.
+            default=float(get_parameter(system, item.name)) if item.size == 1 else None,
             unit=item.unit,
             lower=_finite(item.lower),
             upper=_finite(item.upper),

@@ -1,14 +1,18 @@
 """jax's cache of compiled programs, kept between runs of the command line."""
 
+import hashlib
 import os
+import platform
 from pathlib import Path
 
 
 def cache_folder() -> Path | None:
     """Where compiled programs are kept; `None` where the cache is switched off.
 
-    It is `simkit/xla` in `$XDG_CACHE_HOME` or `~/.cache`; `SIMKIT_CACHE=off` in the
-    environment switches it off.
+    It is `simkit/xla` in `$XDG_CACHE_HOME` or `~/.cache`, and in it a folder for the kind
+    of processor: jax would load a program that was compiled for another one, which a
+    home folder on a cluster makes easy, and die of an illegal instruction.
+    `SIMKIT_CACHE=off` in the environment switches the cache off.
     """
     if os.environ.get("SIMKIT_CACHE", "").lower() in ("off", "0", "no", "false"):
         return None
@@ -19,7 +23,7 @@ def cache_folder() -> Path | None:
             base = Path.home() / ".cache"
         except RuntimeError:  # no home folder
             return None
-    return Path(base) / "simkit" / "xla"
+    return Path(base) / "simkit" / "xla" / _processor()
 
 
 def use_compilation_cache() -> Path | None:
@@ -30,12 +34,31 @@ def use_compilation_cache() -> Path | None:
     folder = cache_folder()
     if folder is None or not _is_writable(folder):
         return None
+    # XLA compares tuning hints of its own with the features of the processor and warns of
+    # a mismatch, at length, for every program that it loads.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+def _processor() -> str:
+    """A short name for the kind of processor, the same for equal instruction sets."""
+    features = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(("flags", "Features", "model name")):
+                    features += line
+                elif not line.strip():
+                    break  # the other cores are the same
+    except OSError:
+        features = platform.processor()
+    digest = hashlib.sha256(features.encode()).hexdigest()
+    return f"{platform.machine()}-{digest[:12]}"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -20,19 +20,20 @@ MOST_TIMES = 10_000_000
 """More saved times than this are taken for a slip."""
 
 
-def find_mistakes(case: Case) -> Iterator[Mistake]:
+def find_mistakes(case: Case, system: SystemEntry | None = None) -> Iterator[Mistake]:
     """Every mistake in a case whose keys and types are right, table by table.
 
-    Names of parameters, states and inputs are checked against the catalogue; those of a
-    system of the user's own (`package.module:Class`) only when it is made.
+    Names of parameters, states and inputs are checked against `system`, by default its
+    entry in the catalogue. A system of the user's own (`package.module:Class`) has none,
+    and its names are left unchecked.
     """
     mistake = _system_type_mistake(case.system.type)
     if mistake:
         yield mistake
         return
-    system = catalogue().systems.get(case.system.type)
+    system = system or catalogue().systems.get(case.system.type)
     if not case.title.strip():
-        yield Mistake(("title",), 'is "" (text)', "one line for people")
+        yield Mistake(("title",), f"is {described(case.title)}", "one line for people")
     if system is not None:
         yield from _find_system_mistakes(case, system)
     yield from _find_times_mistakes(case)

@@ -66,8 +66,8 @@ def _find_observable_mistakes(
     if observable.noise != "student_t" and observable.degrees_of_freedom != _DEFAULT_DEGREES:
         yield Mistake(
             (*path, "degrees_of_freedom"),
-            f"is {described(observable.degrees_of_freedom)}",
-            f"it only with student_t noise, and noise is {observable.noise}",
+            f"is {described(observable.degrees_of_freedom)} with {observable.noise} noise",
+            "it only with student_t noise",
         )
 
 

@@ -111,14 +111,14 @@ def shown(value: Any) -> str:
         return quoted(value)
     if isinstance(value, list | tuple):
         return f"a list of {len(value)} value{'' if len(value) == 1 else 's'}"
-    return "a table" if isinstance(value, dict) else str(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return "a table"
 
 
 def _type_name(value: Any) -> str:
-    if isinstance(value, datetime.date | datetime.time):
-        return "a date or time"
     words = {bool: "a truth value", int: "a whole number", float: "a number", str: "text"}
-    return words[type(value)]
+    return words.get(type(value), "a date or time")
 
 
 def names(known: Iterable[str]) -> str:
@@ -142,5 +142,7 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 
 def choice(name: str, known: Sequence[str], what: str = "one of") -> str:
     """What was expected instead of an unknown name, with the nearest one that is known."""
+    if len(known) == 1 and what == "one of":
+        return known[0]
     close = nearest(name, known)
     return f"{what} {names(known)}" + (f" (nearest is {quoted(close)})" if close else "")

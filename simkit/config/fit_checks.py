@@ -16,10 +16,16 @@ from simkit.config.errors import KeyPath, Mistake, described, dotted, number
 from simkit.config.schema import (
     Case,
     DataTable,
+    Exponential,
     FitTable,
     FreeParameter,
+    Gamma,
     Uniform,
 )
+
+
+SQUARES = ("normal", "log_normal")
+"""Noise models whose density is that of a square, so that least squares can fit them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +76,7 @@ def find_fit_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mistak
         fit.noise, data.observables, ("fit", "noise"), "observable of [data]"
     )
     yield from _find_noise_mistakes(fit, data)
+    yield from _find_method_mistakes(fit, data)
     if not _has_free(fit, data):
         yield Mistake(("fit",), "leaves nothing free", "at least one entry in fit.parameters")
     for free, quantity in _free_quantities(case, system):
@@ -94,6 +101,21 @@ def _find_noise_mistakes(fit: FitTable, data: DataTable) -> Iterator[Mistake]:
                 f"is given beside data.observables.{name}.sd = {number(observable.sd)}",
                 "only one of the two",
             )
+
+
+def _find_method_mistakes(fit: FitTable, data: DataTable) -> Iterator[Mistake]:
+    if fit.method != "least_squares":
+        return
+    expected = '"auto" or "minimise"'
+    for name, observable in data.observables.items():
+        if observable.noise not in SQUARES:
+            came = f'is "least_squares", and the noise of {name} is {observable.noise}'
+            yield Mistake(("fit", "method"), came, expected)
+    for table in ("parameters", "initial_state"):
+        for name, free in getattr(fit, table).items():
+            if isinstance(free.prior, Exponential | Gamma):
+                came = f'is "least_squares", and the prior of {name} is no normal density'
+                yield Mistake(("fit", "method"), came, expected)
 
 
 def _has_free(fit: FitTable, data: DataTable) -> bool:

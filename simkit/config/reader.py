@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from simkit.catalogue import SystemEntry
 from simkit.config.checks import find_mistakes
 from simkit.config.errors import CaseError, KeyPath, Mistake, dotted, one_line, quoted
 from simkit.config.overrides import apply_override, parse_override
@@ -95,6 +96,16 @@ def check_case(case: Case, folder: str | os.PathLike[str] = ".") -> LoadedCase:
     return LoadedCase(convert(values), "", None, Path(folder))
 
 
+def check_system(loaded: LoadedCase, system: SystemEntry) -> None:
+    """Check a case against a system of the user's own, once that is known.
+
+    Raises `CaseError` with one sentence for the first mistake.
+    """
+    given = [(parse_override(text)[0], text) for text in loaded.overrides]
+    for mistake in find_mistakes(loaded.case, system):
+        raise _located(mistake, loaded.source, given)
+
+
 def resolved_json(case: Case) -> str:
     """The case with all defaults filled in as canonical JSON: sorted keys, no spaces."""
     return msgspec.json.encode(case, order="sorted").decode()
@@ -161,15 +172,17 @@ def _parse_toml(text: str, path: Path) -> dict[str, Any]:
         raise CaseError(
             str(path), "", "nests tables or lists too deeply", "a few levels at most"
         ) from None
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError:  # Python refuses to read a whole number of thousands of digits
         raise CaseError(
-            str(path), "", f"holds a number that cannot be read ({error})", "a finite number"
+            str(path), "", "holds a number of thousands of digits", "finite numbers"
         ) from None
 
 
 def _syntax_error(message: str, text: str, path: Path) -> CaseError:
     found = re.search(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    reason = (found.group(1) if found else message).replace("Cannot overwrite", "cannot give")
+    reason = found.group(1) if found else message
+    if reason == "Cannot overwrite a value":
+        reason = "the key stands here for the second time"
     lines = text.splitlines() or [""]
     if found and found.group(2):
         line, column = int(found.group(2)), int(found.group(3))

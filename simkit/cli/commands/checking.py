@@ -41,6 +41,8 @@ def check(case: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         loaded = read_case(case, overrides)
         try:
             measured = read_measurements(loaded) if loaded.case.data else None
+            if ":" in loaded.case.system.type:
+                _check_live(loaded)
         except CaseError as error:
             errors = [error]
     if as_json:
@@ -52,6 +54,18 @@ def check(case: Path, overrides: tuple[str, ...], as_json: bool) -> None:
             click.echo(_good_news(loaded, measured))
     if errors:
         click.get_current_context().exit(BAD_INPUT)
+
+
+def _check_live(loaded: "LoadedCase") -> None:
+    """Make the user's own system, about which the catalogue knows nothing."""
+    if loaded.case.fit is not None:
+        from simkit.fitting.assembly import posterior_from_case
+
+        posterior_from_case(loaded)
+    else:
+        from simkit.experiment import experiment_from_case
+
+        experiment_from_case(loaded)
 
 
 def _good_news(loaded: "LoadedCase", measured: "MeasurementTable | None") -> str:

@@ -1,6 +1,7 @@
 """`simkit simulate` and `simkit fit`: the commands that compute."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ def simulate(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Solve the system of a CASE, or an ensemble of it, and write the result."""
     loaded, files = _prepare(case, **options)
     with _progress(quiet) as progress:
-        result = _simulate(loaded, progress)
+        result = _with_command(_simulate(loaded, progress), "simulate", loaded)
         written = _write(result, files, loaded, options["overwrite"], progress)
-    _finish(result, written, as_json, bool(result.succeeded.all()))
+    _finish(result, written, as_json, _all_succeeded(result))
 
 
 @click.command()
@@ -36,7 +37,7 @@ def fit(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     if loaded.case.fit is None:
         raise bad_input(f"{loaded.source}: fit is missing, expected a [fit] table.")
     with _progress(quiet) as progress:
-        result = _fit(loaded, progress)
+        result = _with_command(_fit(loaded, progress), "fit", loaded)
         written = _write(result, files, loaded, options["overwrite"], progress)
     _finish(result, written, as_json, result.status == "converged")
 
@@ -79,6 +80,21 @@ def _seed_overrides(loaded: "LoadedCase", seed: int) -> list[str]:
             "[ensemble] or [fit]."
         )
     return [f"{key}={seed}" for key in keys]
+
+
+def _with_command(result: Any, name: str, loaded: "LoadedCase") -> Any:
+    """The result with the command line in its provenance, without the folders in it."""
+    words = ["simkit", name, loaded.path.name if loaded.path else ""]
+    for override in loaded.overrides:
+        words += ["--set", override]
+    provenance = dataclasses.replace(result.provenance, command=shlex.join(words))
+    return dataclasses.replace(result, provenance=provenance)
+
+
+def _all_succeeded(result: "Trajectory") -> bool:
+    import numpy as np
+
+    return bool(np.all(result.succeeded))
 
 
 def _progress(quiet: bool) -> Any:
