@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simkit.fitting.uncertainty import Laplace as Laplace, uncertainty as uncertainty
     from simkit.plots.report import write_report as write_report
     from simkit.results import Fit as Fit, Trajectory as Trajectory, Uncertainty as Uncertainty
-    from simkit.simulate import simulate as simulate
+    from simkit.simulation import simulate as simulate
     from simkit.store.reader import load as load
     from simkit.store.schema import StoreError as StoreError
     from simkit.store.writer import save as save
@@ -74,7 +74,7 @@ _NAMES = {
     "measurements_from_rows": "simkit.fitting.measurements",
     "read_case": "simkit.config.reader",
     "save": "simkit.store.writer",
-    "simulate": "simkit.simulate",
+    "simulate": "simkit.simulation",
     "uncertainty": "simkit.fitting.uncertainty",
     "write_report": "simkit.plots.report",
 }
@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(_MODULES[name])
     if name in _NAMES:
         found = getattr(importlib.import_module(_NAMES[name]), name)
-        # Kept, because a submodule of the same name (simkit.simulate) would hide it.
+        # Kept, so that it is looked up once.
         globals()[name] = found
         return found
     raise AttributeError(f"module 'simkit' has no attribute {name!r}")

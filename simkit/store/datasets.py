@@ -1,7 +1,7 @@
 """Single values on their way into a file: arrays, attributes, dimension scales."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import h5py
@@ -35,7 +35,7 @@ def write_array(
     Raises `TypeError` for another type of array and `ValueError` for a text that HDF5
     cannot hold.
     """
-    where = path_of(group, link)
+    where = path_of(group, _checked_text(link, f"a name in {group.name}"))
     values, extra = _encode(array, where)
     filters: dict[str, Any] = {}
     if values.dtype.kind == "O":
@@ -84,7 +84,7 @@ def write_attribute(target: h5py.HLObject, name: str, form: Form, value: Any) ->
     elif form is Form.NUMBER:
         target.attrs.create(name, np.float64(value))
     else:
-        text = value if form is Form.TEXT else json.dumps(value, ensure_ascii=False)
+        text = value if form is Form.TEXT else _json(value, where)
         target.attrs.create(name, _checked_text(text, where), dtype=_TEXT)
 
 
@@ -104,7 +104,20 @@ def _encode(array: np.ndarray, where: str) -> tuple[np.ndarray, dict[str, str]]:
     )
 
 
+def _json(texts: Mapping[str, str] | Iterable[str], where: str) -> str:
+    by_name = isinstance(texts, Mapping)
+    for text in texts.values() if by_name else texts:
+        _checked_type(text, where)
+    return json.dumps(dict(texts) if by_name else list(texts), ensure_ascii=False)
+
+
+def _checked_type(text: Any, where: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{where} has a {type(text).__name__}, expected a text.")
+
+
 def _checked_text(text: str, where: str) -> str:
+    _checked_type(text, where)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -4,7 +4,6 @@ The group `/posterior` has the axes `chain` (one: the draws are independent) and
 It is the only place where draws stand. See the InferenceData schema of ArviZ.
 """
 
-import json
 from collections.abc import Mapping
 
 import h5py
@@ -35,12 +34,10 @@ def write(
     if repeated:
         raise ValueError(f"Uncertainty.name has {repeated[0]!r} more than once.")
     group = file.create_group(POSTERIOR_GROUP, track_order=True)
-    versions = json.loads(provenance.versions)
     for name, text in {
         "created_at": provenance.stopped,
         "creation_library": "simkit-jax",
         "inference_library": "simkit-jax",
-        "inference_library_version": str(versions.get("simkit-jax", "")),
     }.items():
         write_attribute(group, name, Form.TEXT, text)
     scales = tuple(

@@ -194,18 +194,22 @@ def _axis_sizes(place: Place) -> dict[str, int]:
                     f"{expected}."
                 )
     for axis, (size, where) in found.items():
-        label = place.labels_of(axis)
-        around = place.outer.scales.get(axis) if place.outer is not None else None
-        expected = size
-        if label is not None:
-            expected = label[1].size
-        elif around is not None:
-            expected = around.size
-        if size != expected:
-            raise ValueError(
-                f"{kind}.{where} has the size {size} along {axis}, which has {expected} labels."
-            )
+        _check_labels(place, axis, size, f"{kind}.{where}")
     return {axis: size for axis, (size, _) in found.items()}
+
+
+def _check_labels(place: Place, axis: str, size: int, where: str) -> None:
+    label = place.labels_of(axis)
+    if label is not None:
+        expected = label[1].size
+    elif place.outer is not None and axis in place.outer.scales:
+        expected = place.outer.scales[axis].size
+    else:
+        return
+    if size != expected:
+        raise ValueError(
+            f"{where} has the size {size} along {axis}, which has {expected} labels."
+        )
 
 
 def _arrays(place: Place) -> Iterator[tuple[FieldSchema, str, np.ndarray]]:

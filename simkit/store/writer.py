@@ -74,8 +74,10 @@ def _replace(target: Path, image: bytes, overwrite: bool) -> None:
             os.fsync(stream.fileno())
         _refuse_existing(target, overwrite)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            error.filename = str(target)  # a full disk comes without one
         raise
     _sync_folder(target.parent)
 

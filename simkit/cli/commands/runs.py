@@ -108,7 +108,7 @@ def _simulate(loaded: "LoadedCase", progress: "Progress") -> "Trajectory":
 
     progress(0, 0, "starting jax")
     use_compilation_cache()
-    from simkit.simulate import simulate as simulate_case
+    from simkit.simulation import simulate as simulate_case
 
     return simulate_case(loaded, progress=progress)
 
