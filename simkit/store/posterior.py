@@ -12,7 +12,7 @@ import numpy as np
 from simkit.results import Provenance
 from simkit.store.datasets import write_array, write_attribute, write_scale
 from simkit.store.guard import Guard
-from simkit.store.schema import POSTERIOR_GROUP, Form, StoreError, to_link_name
+from simkit.store.schema import POSTERIOR_GROUP, Form, StoreError, from_link_name, to_link_name
 
 
 AXES = ("chain", "draw")
@@ -49,7 +49,7 @@ def write(
         if name in units:
             attributes["units"] = units[name]
         values = np.ascontiguousarray(draws[:, column])[np.newaxis]
-        write_array(group, to_link_name(name, taken=AXES), values, scales, attributes)
+        write_array(group, to_link_name(name), values, scales, attributes)
 
 
 def read(guard: Guard, names: list[str]) -> np.ndarray:
@@ -59,9 +59,10 @@ def read(guard: Guard, names: list[str]) -> np.ndarray:
     """
     group = guard.group(guard.file, POSTERIOR_GROUP)
     number = guard.array(group, "draw", 1).size
+    links = {from_link_name(link): link for link in map(str, group) if link not in AXES}
     columns = []
     for name in names:
-        values = guard.array(group, to_link_name(name, taken=AXES), 2)
+        values = guard.array(group, links.get(name, to_link_name(name)), 2)
         if values.shape != (1, number):
             raise StoreError(
                 f"{guard.path}: the draws of {name!r} have the shape {values.shape}, "

@@ -122,19 +122,32 @@ def axes_of(dimensions: tuple[str, ...], rank: int) -> tuple[str, ...] | None:
     return needed if rank == len(needed) else None
 
 
-def to_link_name(name: str, taken: typing.Collection[str] = ()) -> str:
+@functools.cache
+def axis_names() -> frozenset[str]:
+    """The names of all axes that a result can have."""
+    waiting, found = list(ROOT_KINDS.values()), {"chain"}
+    while waiting:
+        for field in schema_of(waiting.pop()):
+            found.update(axis.removesuffix("?") for axis in field.dimensions)
+            if field.table is not None:
+                waiting.append(field.table)
+    return frozenset(found)
+
+
+def to_link_name(name: str) -> str:
     """The name in the file of a thing that people call `name`.
 
-    HDF5 reads "/" and "." as paths, so such characters are written as in URLs, and so
-    is the first character of a name that is `taken` by a dimension.
+    HDF5 reads "/" and "." as paths, so such characters are written as in URLs. So is the
+    first character of the name of an axis, as a dataset of that name would be taken for
+    its scale.
 
-    >>> to_link_name("dose/weight"), to_link_name("time", taken=["time"])
-    ('dose%2Fweight', '%74ime')
+    >>> to_link_name("dose/weight"), to_link_name("time"), to_link_name("noise.prey")
+    ('dose%2Fweight', '%74ime', 'noise.prey')
     """
     if name == "":
         return "%"
     link = _UNSAFE_IN_NAMES.sub(lambda match: f"%{ord(match[0]):02X}", name)
-    if link == "." or link in taken:
+    if link == "." or link in axis_names():
         link = f"%{ord(link[0]):02X}{link[1:]}"
     return link
 

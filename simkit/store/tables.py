@@ -92,9 +92,8 @@ def _write_array(place: Place, field: FieldSchema, value: Any) -> None:
 
 def _write_arrays_by_name(place: Place, field: FieldSchema, value: Any) -> None:
     group = _group(place.group, field.name, field.long_name)
-    every_axis = [axis.removesuffix("?") for axis in field.dimensions]
     for name, array in value.items():
-        link = to_link_name(name, taken=every_axis)
+        link = to_link_name(name)
         _write_values(place, group, field, link, np.asarray(array), name)
 
 
