@@ -12,7 +12,6 @@ import pytest
 
 from simkit import plots
 from simkit.plots.report import report_page
-from simkit.plots.summary import warnings
 from simkit.results import Fit, Provenance, Trajectory
 
 from .samples import sample_ensemble, sample_fit, sample_trajectory
@@ -323,7 +322,7 @@ def test_failed_fit_is_told_first() -> None:
     assert "Derived quantities" not in text
 
 
-def test_reasons_for_mistrust_are_warnings() -> None:
+def test_reasons_for_mistrust_stand_beside_the_parameter() -> None:
     base = sample_fit()
     assert base.uncertainty is not None
     shift, bound = base.uncertainty.shift.copy(), base.parameters.at_bound.copy()
@@ -333,11 +332,12 @@ def test_reasons_for_mistrust_are_warnings() -> None:
         uncertainty=dataclasses.replace(base.uncertainty, shift=shift),
         parameters=dataclasses.replace(base.parameters, at_bound=bound),
     )
-    said = " ".join(warnings(result))
-    assert "noise.prey and noise.predator lie at their bounds" in said
-    assert "not to be trusted for predation: the correction moved the mean" in said
     page = Page(report_page(result))
-    assert sum("at its bound" in row[-1] for row in page.rows) == 2
+    remarks = {row[0]: row[-1] for row in page.rows if len(row) == 12}
+    assert "at its bound" in remarks["noise.prey"]
+    assert "at its bound" in remarks["noise.predator"]
+    assert "the mean moved by more than one standard deviation" in remarks["predation"]
+    assert remarks["prey_growth"] == ""
 
 
 def test_hostile_text_stays_text() -> None:

@@ -97,7 +97,7 @@ def waterfall(fit: Fit) -> Figure:
         axes.axhspan(0.0, PLATEAU, color=style.SKY, alpha=0.18, linewidth=0, zorder=0)
         _symlog(axes, float(above[-1]))
         axes.set_xlim(0.5, above.size + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True))
         style.legend(figure, handles, labels)
     else:
         style.message(axes, "No start counts.")
@@ -241,14 +241,23 @@ def _write_cells(axes: Axes, cells: np.ndarray, size: float) -> None:
                 ha="center",
                 va="center",
                 fontsize=size,
-                color="white" if abs(value) > 0.75 else style.INK,
+                color=_ink(value),
             )
 
 
+def _ink(value: float) -> str:
+    """White on dark cells, grey where there is next to nothing."""
+    if not abs(value) >= 0.05:
+        return style.GREY
+    return "white" if abs(value) > 0.75 else style.INK
+
+
 def _short(value: float) -> str:
-    """`.87` for 0.87: it leaves room for the digits that matter in a small cell."""
+    """`.87` for 0.87, `0` for 0.001: the digits that matter in a small cell."""
     if not np.isfinite(value):
         return "–"
+    if abs(value) < 0.005:
+        return "0"
     digits = f"{abs(value):.2f}"
-    minus = "\u2212" if value < 0 and float(digits) > 0 else ""
+    minus = "\u2212" if value < 0 else ""
     return minus + (digits[1:] if digits.startswith("0") else digits)

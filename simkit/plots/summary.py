@@ -40,20 +40,8 @@ def warnings(result: Trajectory | Fit) -> list[str]:
     if isinstance(result, Trajectory):
         why = reasons(result.status[~result.succeeded].tolist()) if result.is_ensemble else ""
         return [f"{failures(result.status)} Why: {why}."] if why else []
-    table, uncertainty = result.parameters, result.uncertainty
-    said = list(result.warnings) + list(uncertainty.warnings if uncertainty else ())
-    bound = [plain(name) for name in table.name[table.at_bound.astype(bool)]]
-    if bound:
-        verb = "lies at its bound" if len(bound) == 1 else "lie at their bounds"
-        said.append(f"{listing(bound)} {verb}; the standard error then means nothing.")
-    if uncertainty is not None:
-        moved = [plain(name) for name in uncertainty.name[np.abs(uncertainty.shift) > 1]]
-        if moved:
-            said.append(
-                "The Laplace approximation is not to be trusted for "
-                f"{listing(moved)}: the correction moved the mean by more than one "
-                "standard deviation."
-            )
+    uncertainty = result.uncertainty
+    said = [*result.warnings, *(() if uncertainty is None else uncertainty.warnings)]
     return list(dict.fromkeys(said))
 
 
