@@ -33,9 +33,7 @@ def simulate(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 @run_options
 def fit(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Fit the system of a CASE to its data and write the result."""
-    loaded, files = _prepare(case, **options)
-    if loaded.case.fit is None:
-        raise bad_input(f"{loaded.source}: fit is missing, expected a [fit] table.")
+    loaded, files = _prepare(case, needs_fit=True, **options)
     with _progress(quiet) as progress:
         result = _with_command(_fit(loaded, progress), "fit", loaded)
         written = _write(result, files, loaded, options["overwrite"], progress)
@@ -48,12 +46,15 @@ def _prepare(
     seed: int | None,
     output: Path | None,
     overwrite: bool,
+    needs_fit: bool = False,
 ) -> "tuple[LoadedCase, OutputFiles]":
     """Refuse all that can be refused before jax is imported and time is spent."""
     from simkit.config.reader import read_case
     from simkit.config.table import read_measurements
 
     loaded = read_case(path, overrides)
+    if needs_fit and loaded.case.fit is None:
+        raise bad_input(f"{loaded.source}: fit is missing, expected a [fit] table.")
     if seed is not None:
         loaded = read_case(path, (*overrides, *_seed_overrides(loaded, seed)))
     if loaded.case.data is not None:
