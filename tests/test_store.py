@@ -18,6 +18,7 @@ import xarray as xr
 
 from simkit.results import Fit, Provenance, Trajectory
 from simkit.store import StoreError, describe, load, save
+from simkit.store.heaps import find_broken_heap
 from simkit.store.schema import (
     FieldSchema,
     Form,
@@ -684,6 +685,22 @@ def test_damaged_values_are_noticed(ensemble_file: Path):
     ensemble_file.write_bytes(content)
     with pytest.raises(StoreError, match="is damaged or incomplete"):
         load(ensemble_file)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_lists_of_texts_without_end(name: str, files: dict[str, Path], tmp_path: Path):
+    # HDF5 would search such a list for ever, so look before it is asked.
+    content = bytearray(files[name].read_bytes())
+    path = tmp_path / "endless.h5"
+    path.write_bytes(content)
+    assert find_broken_heap(path) is None
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)
+    path.write_bytes(content)
+    assert find_broken_heap(path) is not None
+    for reader in (load, describe):
+        with pytest.raises(StoreError, match="a list of texts has no end"):
+            reader(path)
 
 
 # What is in a file

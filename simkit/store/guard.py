@@ -7,11 +7,10 @@ damage into one `StoreError`.
 """
 
 import contextlib
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +21,6 @@ from simkit.store.schema import BOOLEAN, StoreError
 
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SMALLEST_FILE = 48  # bytes of the smallest superblock
 
 
 class Guard:
@@ -147,18 +145,20 @@ def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Guard]:
         if stream.read(len(_SIGNATURE)) != _SIGNATURE:
             raise StoreError(f"{path} is not an HDF5 file.")
         stream.seek(0)
-        _refuse_broken_heaps(path, stream)
+        if find_broken_heap(path) is not None:
+            raise StoreError(f"{path} is damaged or incomplete: a list of texts has no end.")
         try:
             with h5py.File(stream, "r") as file:
                 yield Guard(path, file, max_bytes)
         except StoreError:
             raise
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            MemoryError,
+        ) as error:
             reason = str(error).strip("\"'").splitlines()[0] if str(error) else "unreadable"
             raise StoreError(f"{path} is damaged or incomplete: {reason}.") from error
-
-
-def _refuse_broken_heaps(path: Path, stream: BinaryIO) -> None:
-    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if len(content) > _SMALLEST_FILE and find_broken_heap(content) is not None:
-            raise StoreError(f"{path} is damaged or incomplete: a list of texts has no end.")

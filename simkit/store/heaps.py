@@ -9,18 +9,29 @@ Source: HDF5 File Format Specification, version 3.0, section III.E.
 """
 
 import mmap
+from pathlib import Path
 
 
 _COLLECTION = b"GCOL\x01\x00\x00\x00"  # signature, version, reserved
 _OBJECT_HEADER = 16
+_SMALLEST_FILE = 48  # the smallest superblock
 _WIDTH_AT = {0: 14, 1: 14, 2: 10, 3: 10}  # where the size of lengths stands
 
 
-def find_broken_heap(file: mmap.mmap) -> int | None:
+def find_broken_heap(path: Path) -> int | None:
     """The place of a list that cannot be walked to its end, or `None` if all can."""
+    if path.stat().st_size < _SMALLEST_FILE:
+        return None  # HDF5 refuses such a file by itself
+    with open(path, "rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    with content:
+        return _find(content)
+
+
+def _find(file: mmap.mmap) -> int | None:
     width_at = _WIDTH_AT.get(file[8])
     if width_at is None:
-        return None  # HDF5 refuses such a file by itself
+        return None
     width = file[width_at]
     start = file.find(_COLLECTION)
     while start >= 0:
