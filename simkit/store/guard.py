@@ -74,8 +74,7 @@ class Guard:
         where = f"{self.path}: the attribute {name!r} of {target.name}"
         if name not in target.attrs:
             raise StoreError(f"{where} is missing.")
-        stored = target.attrs.get_id(name)
-        if stored.shape != () or stored.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+        if target.attrs.get_id(name).shape != ():
             raise StoreError(f"{where} is no single value.")
         value = target.attrs[name]
         if isinstance(value, np.generic):

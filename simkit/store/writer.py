@@ -30,7 +30,7 @@ def save(
     kind of object and `ValueError` for a result whose arrays do not fit together or
     that holds a text which HDF5 cannot.
     """
-    if type(result).__name__ not in ROOT_KINDS:
+    if type(result) not in ROOT_KINDS.values():
         raise TypeError(
             f"save: got a {type(result).__name__}, expected a {' or a '.join(ROOT_KINDS)}."
         )
