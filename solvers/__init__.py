@@ -3,7 +3,7 @@
 from solvers.ensemble.members import ensemble
 from solvers.gradients import Backsolve, Checkpointed, Forward
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
-from solvers.integrators.stiff import ImplicitEuler, KenCarp4, Kvaerno3, Kvaerno5
+from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
     EulerMaruyama,
     Milstein,
@@ -11,6 +11,7 @@ from solvers.integrators.stochastic import (
     StratonovichHeun,
     StratonovichMilstein,
 )
+from solvers.integrators.symplectic import StormerVerlet
 from solvers.problem import InitialValueProblem
 from solvers.solution import RESULTS, Solution, SolveError
 from solvers.solve import solve
@@ -28,14 +29,15 @@ __all__ = [
     "Forward",
     "ImplicitEuler",
     "InitialValueProblem",
-    "KenCarp4",
     "Kvaerno3",
+    "Kvaerno4",
     "Kvaerno5",
     "Midpoint",
     "Milstein",
     "ShARK",
     "Solution",
     "SolveError",
+    "StormerVerlet",
     "StratonovichHeun",
     "StratonovichMilstein",
     "Tsit5",

@@ -14,8 +14,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     nonfinite_start = (
-        "The initial state, the parameters or the vector field at the start are not "
-        "finite numbers. Check the values that the problem was built from."
+        "The span of time, the initial state, the parameters or the vector field at the "
+        "start are not finite numbers. Check the values that the problem was built from."
     )
     step_size_underflow = (
         "The step size fell below the resolution of time: the solution blows up there, "

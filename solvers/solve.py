@@ -7,11 +7,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from solvers.gradients import AbstractGradient, Backsolve, Checkpointed
-from solvers.integrators.base import AbstractMethod, AbstractStochasticMethod
-from solvers.integrators.compatibility import check_method
+from solvers.integrators.base import (
+    AbstractDeterministicMethod,
+    AbstractMethod,
+    AbstractStochasticMethod,
+)
+from solvers.integrators.compatibility import check_gradient, check_method
 from solvers.problem import InitialValueProblem, diffusion, is_stochastic, vector_field
 from solvers.solution import RESULTS, Solution, raise_on_failure
 from systems.base import NoiseKind
@@ -32,7 +38,7 @@ def solve(
     **Arguments:**
 
     - `problem`, `method`: what is solved, and how.
-    - `save_at`: times to save, increasing, within the span; default: `stop` alone.
+    - `save_at`: times to save, from `start` towards `stop`; default: `stop` alone.
     - `dense`: keep a continuous output, see `Solution.evaluate`.
     - `gradient`: how derivatives pass through; default: `Checkpointed()`, for the
       common case of one scalar differentiated in reverse. Use `Forward()` for `jvp`,
@@ -44,7 +50,8 @@ def solve(
     The call is compiled; a second one with the same shapes is not compiled again.
 
     **Raises:** `ValueError` if the method does not fit the problem (an SDE with a
-    deterministic method, Ito with Stratonovich, a missing key).
+    deterministic method, Ito with Stratonovich, a missing key), if the gradient does not
+    fit the method, and for saved times out of order or outside the span.
     """
     check_method(problem.system, method)
     if is_stochastic(problem) and key is None:
@@ -52,14 +59,42 @@ def solve(
     if not is_stochastic(problem) and key is not None:
         raise ValueError("A deterministic problem takes no `key`.")
     gradient = Checkpointed() if gradient is None else gradient
-    gradient.adjoint(is_stochastic(problem))  # refuses here what it cannot serve
-    times = problem.stop[None] if save_at is None else jnp.asarray(save_at, dtype=float)
-    if times.ndim != 1:
-        raise ValueError(f"`save_at` has shape {times.shape}, expected (times,).")
+    check_gradient(method, gradient)
+    times = saved_times(problem, save_at)
     solution = _solve(problem, method, times, dense, gradient, key)
     if throw:
         raise_on_failure(solution)
     return solution
+
+
+def saved_times(problem: InitialValueProblem, save_at: ArrayLike | None) -> Array:
+    """The times to save, `stop` alone by default.
+
+    Raises `ValueError` if they, or the span, make no sense; traced times pass unseen.
+    """
+    times = problem.stop[None] if save_at is None else jnp.asarray(save_at, dtype=float)
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"`save_at` has shape {times.shape}, expected (times,).")
+    if any(isinstance(x, Tracer) for x in (problem.start, problem.stop, times)):
+        return times
+    start, stop = float(problem.start), float(problem.stop)
+    if not np.isfinite([start, stop]).all():
+        raise ValueError(f"The span is from {start:g} to {stop:g}, expected finite times.")
+    if is_stochastic(problem) and stop <= start:
+        raise ValueError(
+            f"The span is from {start:g} to {stop:g}; a stochastic problem runs forwards."
+        )
+    given = np.asarray(times)
+    low, high = min(start, stop), max(start, stop)
+    outside = given[~((given >= low) & (given <= high))]
+    if outside.size:
+        raise ValueError(
+            f"`save_at` has the time {outside[0]:g}, outside the span from {start:g} to "
+            f"{stop:g}."
+        )
+    if np.any(np.diff(given) * np.where(stop < start, -1, 1) < 0):
+        raise ValueError("The times of `save_at` are not in order from `start` to `stop`.")
+    return times
 
 
 @eqx.filter_jit
@@ -86,12 +121,21 @@ def _solve(
         y0=problem.initial_state,
         args=(problem.system, problem.inputs),
         saveat=diffrax.SaveAt(subs=saves if len(saves) > 1 else saves["saved"], dense=dense),
-        stepsize_controller=method.controller(),
+        stepsize_controller=_controller(method, times),
         adjoint=gradient.adjoint(stochastic),
         max_steps=method.max_steps,
         throw=False,
     )
     return gradient.guard_outputs(_package(problem, solution, times, dense))
+
+
+def _controller(method: AbstractMethod, times: Array) -> diffrax.AbstractStepSizeController:
+    controller = method.controller()
+    if isinstance(controller, diffrax.ConstantStepSize) or not (
+        isinstance(method, AbstractDeterministicMethod) and method.steps_on_saves
+    ):
+        return controller
+    return diffrax.ClipStepSizeController(controller, step_ts=times)  # pyright: ignore
 
 
 def _terms(
@@ -101,10 +145,11 @@ def _terms(
     if not isinstance(method, AbstractStochasticMethod):
         return drift
     system: Any = problem.system
+    resolution = method.step / 2 if method.path_resolution is None else method.path_resolution
     path = diffrax.VirtualBrownianTree(
         t0=problem.start,
         t1=problem.stop,
-        tol=method.step / 2,
+        tol=resolution,
         shape=(system.noise_dimension,),
         key=key,  # pyright: ignore[reportArgumentType]
         levy_area=method.levy_area,
@@ -154,7 +199,7 @@ def _status(problem: InitialValueProblem, result: Any, final_state: Array) -> An
         lost & (status == RESULTS.successful), RESULTS.nonfinite_state, status
     )
     slope = vector_field(problem.start, problem.initial_state, (problem.system, problem.inputs))
-    leaves = [problem.initial_state, slope]
+    leaves = [problem.start, problem.stop, problem.initial_state, slope]
     leaves += jax.tree.leaves(eqx.filter(problem.system, eqx.is_inexact_array))
     bad = jnp.any(jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
     return RESULTS.where(bad, RESULTS.nonfinite_start, status)

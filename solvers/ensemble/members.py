@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from solvers.gradients import AbstractGradient
+from solvers.gradients import AbstractGradient, Checkpointed
 from solvers.integrators.base import AbstractMethod
-from solvers.integrators.compatibility import check_method
+from solvers.integrators.compatibility import check_gradient, check_method
 from solvers.problem import InitialValueProblem, is_stochastic
 from solvers.solution import Solution, raise_on_failure
-from solvers.solve import solve
+from solvers.solve import saved_times, solve
 from systems.base import replace_parameters
 
 
@@ -58,20 +58,20 @@ def ensemble(
     `KeyError` for an unknown parameter.
     """
     check_method(problem.system, method)
+    gradient = Checkpointed() if gradient is None else gradient
+    check_gradient(method, gradient)
     varied = {
         name: jnp.asarray(value, dtype=float) for name, value in (parameters or {}).items()
     }
     starts = None if initial_states is None else jnp.asarray(initial_states, dtype=float)
     count = _count(problem, varied, starts, members)
     replace_parameters(problem.system, dict.fromkeys(varied, 0.0))  # names are known
-    keys = None
-    if is_stochastic(problem):
-        if key is None:
-            raise ValueError("A stochastic ensemble needs a `key`, e.g. jax.random.key(0).")
-        keys = _member_keys(key, count)
-    times = problem.stop[None] if save_at is None else jnp.asarray(save_at, dtype=float)
+    keys = _member_keys(problem, key, count)
+    times = saved_times(problem, save_at)
     axes = (varied, starts, keys)
-    size = min(segment or count, count)
+    if segment is not None and segment < 1:
+        raise ValueError(f"`segment` is {segment}, expected a number of at least 1.")
+    size = count if segment is None else min(segment, count)
     parts = []
     for begin in range(0, count, size):
         part = _take(axes, begin, size, count)
@@ -109,11 +109,26 @@ def _count(
             f"{name}: {size[0] if size else 'none'}" for name, size in sizes.items()
         )
         raise ValueError(f"The numbers of members disagree ({told}).")
-    return next(iter(sizes.values()))[0]
+    count = next(iter(sizes.values()))[0]
+    if count < 1:
+        raise ValueError("There are no members: give at least one.")
+    return count
+
+
+def _member_keys(
+    problem: InitialValueProblem, key: PRNGKeyArray | None, count: int
+) -> PRNGKeyArray | None:
+    if not is_stochastic(problem):
+        if key is not None:
+            raise ValueError("A deterministic ensemble takes no `key`.")
+        return None
+    if key is None:
+        raise ValueError("A stochastic ensemble needs a `key`, e.g. jax.random.key(0).")
+    return _fold_in(key, count)
 
 
 @eqx.filter_jit
-def _member_keys(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+def _fold_in(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
 
 
@@ -139,7 +154,7 @@ def _solve_members(
     method: AbstractMethod,
     axes: tuple[dict[str, Array], Array | None, PRNGKeyArray | None],
     times: Array,
-    gradient: AbstractGradient | None,
+    gradient: AbstractGradient,
 ) -> Solution:
     def member(axis: Any) -> Solution:
         parameters, start, key = axis

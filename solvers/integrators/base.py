@@ -1,7 +1,9 @@
 """What a method is: a diffrax solver, a step-size rule and what it can solve."""
 
 import abc
+import dataclasses
 import enum
+import math
 from typing import Any, ClassVar
 
 import diffrax
@@ -36,6 +38,9 @@ class AbstractMethod(eqx.Module):
     order: eqx.AbstractClassVar[float]
     max_steps: eqx.AbstractVar[int]
 
+    def __check_init__(self) -> None:
+        _check_options(self)
+
     @abc.abstractmethod
     def stepper(self) -> diffrax.AbstractSolver:
         """The diffrax solver that does one step."""
@@ -55,9 +60,13 @@ class AbstractDeterministicMethod(AbstractMethod):
     - `rtol`, `atol`: a step is accepted if its estimated error is at most
       `atol + rtol * |y|` in the root mean square over the states.
     - `step`: a constant step instead of adaptive ones.
+    - `steps_on_saves`: whether adaptive steps end on the saved times. It is so for
+      methods whose interpolation between steps is of lower order than they are, and
+      would spoil what the error control achieves.
     """
 
     kind: ClassVar[EquationKind] = EquationKind.ODE
+    steps_on_saves: ClassVar[bool] = False
     rtol: float = 1e-6
     atol: float = 1e-9
     step: float | None = None
@@ -80,6 +89,9 @@ class AbstractStochasticMethod(AbstractMethod):
     - `calculus`: whose solution it converges to.
     - `levy_area`: what the method needs to know of the Wiener path in a step.
     - `step`: the constant step.
+    - `path_resolution`: the time down to which the Wiener path is drawn, below `step`;
+      default: half of it. Between these times the path is interpolated, so that methods
+      with different steps follow one path only if they share this value (and the key).
     """
 
     kind: ClassVar[EquationKind] = EquationKind.SDE
@@ -87,6 +99,7 @@ class AbstractStochasticMethod(AbstractMethod):
     levy_area: eqx.AbstractClassVar[Any]
     step: float = 0.01
     max_steps: int = 1_000_000
+    path_resolution: float | None = None
 
     def controller(self) -> diffrax.AbstractStepSizeController:
         """Constant steps."""
@@ -95,6 +108,29 @@ class AbstractStochasticMethod(AbstractMethod):
     def first_step(self) -> float | None:
         """The constant step."""
         return self.step
+
+
+def _check_options(method: AbstractMethod) -> None:
+    """Raise `ValueError` for an option that is a plain number without meaning."""
+    name = type(method).__name__
+    options = {
+        field.name: getattr(method, field.name)
+        for field in dataclasses.fields(method)
+        if isinstance(getattr(method, field.name), int | float)
+    }
+    for option, value in options.items():
+        tolerance = option in ("rtol", "atol")
+        if not math.isfinite(value) or value < 0 or (value == 0 and not tolerance):
+            sign = "a number of at least 0" if tolerance else "a number above 0"
+            raise ValueError(f"{name}: `{option}` is {value}, expected {sign}.")
+    if options.get("rtol") == 0 and options.get("atol") == 0:
+        raise ValueError(f"{name}: `rtol` and `atol` are both 0, expected one above 0.")
+    resolution, step = options.get("path_resolution"), options.get("step")
+    if resolution is not None and step is not None and resolution >= step:
+        raise ValueError(
+            f"{name}: `path_resolution` is {resolution}, expected a number below the "
+            f"step {step}."
+        )
 
 
 class _GuardedController(diffrax.AbstractAdaptiveStepSizeController):

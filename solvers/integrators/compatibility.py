@@ -1,5 +1,6 @@
 """Whether a method can solve a system; if not, an error that names those that can."""
 
+from solvers.gradients import AbstractGradient, Backsolve
 from solvers.integrators.base import (
     AbstractMethod,
     AbstractStochasticMethod,
@@ -7,7 +8,14 @@ from solvers.integrators.base import (
     EquationKind,
 )
 from solvers.integrators.stochastic import Milstein, StratonovichMilstein
-from systems.base import AbstractSDE, AbstractSystem, Interpretation, NoiseKind
+from solvers.integrators.symplectic import StormerVerlet
+from systems.base import (
+    AbstractHamiltonian,
+    AbstractSDE,
+    AbstractSystem,
+    Interpretation,
+    NoiseKind,
+)
 
 
 _SUGGESTION = {
@@ -24,6 +32,11 @@ def check_method(system: AbstractSystem, method: AbstractMethod) -> None:
             raise ValueError(
                 f"{method_name} is for stochastic differential equations and {system_name} has "
                 "no noise; use for example Tsit5, or Kvaerno5 if it is stiff."
+            )
+        if isinstance(method, StormerVerlet) and not isinstance(system, AbstractHamiltonian):
+            raise ValueError(
+                f"{method_name} is for Hamiltonian systems and {system_name} is not one; use "
+                "for example Tsit5, or Kvaerno5 if it is stiff."
             )
         return
     suggestion = _SUGGESTION[system.interpretation]
@@ -53,4 +66,14 @@ def check_method(system: AbstractSystem, method: AbstractMethod) -> None:
         raise ValueError(
             f"{method_name} is for diagonal or additive noise and that of {system_name} is "
             "general; use EulerMaruyama (Ito) or StratonovichHeun (Stratonovich)."
+        )
+
+
+def check_gradient(method: AbstractMethod, gradient: AbstractGradient) -> None:
+    """Raise `ValueError` if derivatives cannot pass through the method in that way."""
+    gradient.adjoint(isinstance(method, AbstractStochasticMethod))
+    if isinstance(gradient, Backsolve) and isinstance(method, StormerVerlet):
+        raise ValueError(
+            "Backsolve cannot differentiate StormerVerlet, as the adjoint equation is not "
+            "Hamiltonian in the same states; use Checkpointed() or Forward()."
         )
