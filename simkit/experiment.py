@@ -101,12 +101,7 @@ def _saved_times(times: TimesTable, last: float | None) -> np.ndarray:
 
 
 def _method(table: MethodTable) -> AbstractMethod:
-    options = {
-        name: value
-        for name in ("rtol", "atol", "step", "max_steps")
-        if (value := getattr(table, name)) is not None
-    }
-    return getattr(importlib.import_module("solvers"), table.type)(**options)
+    return getattr(importlib.import_module("solvers"), table.type)(**table.options)
 
 
 def _system_class(loaded: LoadedCase) -> Any:

@@ -284,7 +284,7 @@ def test_the_blame_goes_to_the_override_only_where_it_is_due(tmp_path: Path) -> 
         ('"Milstein"', '"Tsit5"', ["method.type", "ordinary", "EulerMaruyama or Milstein"]),
         ('"Milstein"', '"StratonovichHeun"', ["method.type", "Stratonovich", "Ito SDE"]),
         ('"Milstein"', '"ShARK"', ["method.type", "additive noise", "diagonal noise"]),
-        ("step = 0.1", "rtol = 1e-6", ["method.rtol", "does not take", "step or max_steps"]),
+        ("step = 0.1", "rtol = 1e-6", ["method.rtol", "does not take", "options of Milstein: step,"]),
         ("step = 0.1", "step = 1e-6", ["method.step", "1e+07 steps", "max_steps"]),
         ("members = 5", "members = -5", ["ensemble.members", "-5", "from 1"]),
         ("mean = 0.1", "mean = nan", ["ensemble.parameters.growth_rate.mean", "nan"]),

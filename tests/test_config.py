@@ -77,6 +77,7 @@ def test_the_resolved_case_is_canonical_and_whole() -> None:
     values = json.loads(text)
     assert values["method"] == {
         "type": "Tsit5", "rtol": None, "atol": None, "step": None, "max_steps": None,
+        "path_resolution": None,
     }  # fmt: skip
     assert text == json.dumps(values, sort_keys=True, separators=(",", ":"))
     reordered = "\n".join(reversed(SMALL.splitlines()))
@@ -241,6 +242,8 @@ def test_the_catalogue_holds_what_the_packages_offer() -> None:
     known = catalogue()
     assert set(known.systems) <= set(systems.__all__)
     assert set(known.methods) <= set(solvers.__all__)
+    keys = set(MethodTable.__struct_fields__) - {"type"}
+    assert keys == set().union(*(entry.options for entry in known.methods.values()))
     assert "LotkaVolterra" in known.case_systems
     assert "NeuralVectorField" not in known.case_systems
     for name, entry in known.case_systems.items():

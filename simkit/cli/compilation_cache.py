@@ -29,14 +29,22 @@ def cache_folder() -> Path | None:
 def use_compilation_cache() -> Path | None:
     """Make jax keep every compiled program; the folder, or `None` if there is none.
 
-    A folder that cannot be written only costs the time to compile again.
+    A folder that cannot be written only costs the time to compile again. It must be
+    called before equinox is imported.
     """
+    # By default diffrax checks the order of saved times by calls back to Python, and jax
+    # keeps no program with such a call. The case was checked before; were it to happen
+    # all the same, the states would be NaN.
+    os.environ.setdefault("EQX_ON_ERROR", "nan")
     folder = cache_folder()
     if folder is None or not _is_writable(folder):
         return None
     # XLA compares tuning hints of its own with the features of the processor and warns of
     # a mismatch, at length, for every program that it loads.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Run-time checks of equinox call back into Python, and jax keeps no program that
+    # does. Failures are values here and looked at outside, so NaN serves as well.
+    os.environ.setdefault("EQX_ON_ERROR", "nan")
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -169,12 +169,7 @@ def _find_method_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mi
             f"is {quoted(method.name)}, which is for {_purpose(method)}",
             f"a method for {system.name} ({system.sort}): {names(system.methods)}",
         )
-    given = {
-        name: value
-        for name in ("rtol", "atol", "step", "max_steps")
-        if (value := getattr(table, name)) is not None
-    }
-    for name, value in given.items():
+    for name, value in table.options.items():
         if name not in method.options:
             yield Mistake(
                 ("method", name),

@@ -68,6 +68,18 @@ class MethodTable(_Table, frozen=True):
     max_steps: Annotated[Count | None, Meta(description="steps after which a solve fails")] = (
         None
     )
+    path_resolution: Annotated[
+        Positive | None,
+        Meta(description="time down to which a Wiener path is drawn, below the step"),
+    ] = None
+
+    @property
+    def options(self) -> dict[str, float | int]:
+        """The options that are given, by name."""
+        values = {
+            name: getattr(self, name) for name in self.__struct_fields__ if name != "type"
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Normal(_Table, frozen=True, tag="normal", tag_field="type"):
