@@ -69,14 +69,16 @@ class Posterior(eqx.Module):
         """Noise-free observables at the measured times; NaN where a solve failed."""
         z = x[self.slot_index()]
         if not isinstance(self.gradient, Forward):
-            return jax.vmap(self._observe)(z, self._contexts())
+            return over_groups(self._observe)(z, self._contexts())
         # The arrays of this module are passed as an argument: a function with a rule of
         # its own must not close over traced values.
         arrays, static = eqx.partition(self, eqx.is_array)
         observe = _with_dense_jacobian(
             lambda z, rest: eqx.combine(rest[0], static)._observe(z, rest[1])
         )
-        return jax.vmap(lambda z, context: observe(z, (arrays, context)))(z, self._contexts())
+        return over_groups(lambda z, context: observe(z, (arrays, context)))(
+            z, self._contexts()
+        )
 
     def curves(
         self, x: Float[Array, " parameters"], times: Float[ArrayLike, "groups points"]
@@ -84,19 +86,19 @@ class Posterior(eqx.Module):
         """Noise-free observables at other times; NaN where a solve failed."""
         times = jnp.asarray(times)
         contexts = (self.measurements.inputs, times, times[:, -1])
-        return jax.vmap(self._observe)(x[self.slot_index()], contexts)
+        return over_groups(self._observe)(x[self.slot_index()], contexts)
 
     def noise_scales(
         self, x: Float[Array, " parameters"]
     ) -> Float[Array, "groups observables"]:
         """Noise scale of each observable in each group; 1 where the model has none."""
-        return jax.vmap(self._scales)(x[self.slot_index()])
+        return over_groups(self._scales)(x[self.slot_index()])
 
     def log_likelihood(self, x: Float[Array, " parameters"]) -> Float[Array, ""]:
         """Log probability of the data with all constants; -inf if a solve failed."""
         data = (self.measurements.values, self.measurements.present)
         z = x[self.slot_index()]
-        return jnp.sum(jax.vmap(self.group_log_likelihood)(z, self._contexts(), *data))
+        return jnp.sum(over_groups(self.group_log_likelihood)(z, self._contexts(), *data))
 
     def negative_log_posterior(
         self, x: Float[Array, " parameters"], slope: ArrayLike = 0.0
@@ -131,7 +133,7 @@ class Posterior(eqx.Module):
     def objective_given(self, x: Array, predicted: Array) -> Float[Array, ""]:
         """The objective with the predictions held fixed: a function of the noise alone."""
         data = (self.measurements.values, self.measurements.present)
-        terms = jax.vmap(self._likelihood_of)(x[self.slot_index()], predicted, *data)
+        terms = over_groups(self._likelihood_of)(x[self.slot_index()], predicted, *data)
         return -jnp.sum(terms) - self.log_prior(x, 0.0)
 
     def residuals(
@@ -249,6 +251,22 @@ class Posterior(eqx.Module):
         observed = [names.index(item.state) for item in self.measurements.observables]
         states = solution.states[:, np.array(observed)]
         return jnp.where(solution.succeeded, states, jnp.nan)
+
+
+def over_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Map a function over the leading axis of groups.
+
+    A single group is not mapped at all: each level of `vmap` about a solve costs seconds
+    of tracing.
+    """
+
+    def mapped(*arguments: Any) -> Any:
+        if jax.tree.leaves(arguments)[0].shape[0] > 1:
+            return jax.vmap(function)(*arguments)
+        first = jax.tree.map(lambda leaf: leaf[0], arguments)
+        return jax.tree.map(lambda leaf: leaf[None], function(*first))
+
+    return mapped
 
 
 def _replace(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from simkit.fitting.curvature import Optimum
-from simkit.fitting.posterior import Posterior
+from simkit.fitting.posterior import Posterior, over_groups
 from simkit.fitting.starts import StartOutcome
 from simkit.results import (
     CurveTable,
@@ -83,7 +83,9 @@ def assemble_fit(
     data, entries = posterior.measurements, posterior.parameters.entries
     covariance, singular = covariance_of(np.asarray(optimum.hessian))
     grid = curve_times(posterior)
-    facts = jax.tree.map(np.asarray, _facts(posterior, optimum.x, grid, jnp.asarray(covariance)))
+    facts = jax.tree.map(
+        np.asarray, _facts(posterior, optimum.x, grid, jnp.asarray(covariance))
+    )
     estimate, slope = facts["natural"], facts["slope"]
     natural_covariance = covariance * np.outer(slope, slope)
     parameters = ParameterTable(
@@ -167,7 +169,9 @@ def derived_values(posterior: Posterior, x: Array) -> Array:
 
     With a value for each group they are those of every group in turn.
     """
-    per_group = jax.vmap(lambda z: _derived_of_group(posterior, z))(x[posterior.slot_index()])
+    per_group = over_groups(lambda z: _derived_of_group(posterior, z))(
+        x[posterior.slot_index()]
+    )
     return per_group.ravel() if is_grouped(posterior) else per_group[0]
 
 
@@ -198,7 +202,9 @@ def derived_table(posterior: Posterior, values: np.ndarray, errors: np.ndarray) 
     units = posterior.system.derived_units
     return DerivedTable(
         name=np.array(names, dtype=np.str_),
-        unit=np.array([units.get(name.partition("[")[0], "1") for name in names], dtype=np.str_),
+        unit=np.array(
+            [units.get(name.partition("[")[0], "1") for name in names], dtype=np.str_
+        ),
         estimate=values,
         standard_error=errors,
     )

@@ -87,7 +87,9 @@ def uncertainty(
         jax.random.key(method.seed),
         method.draws,
     )
-    return _assemble(posterior, fit, method, covariance, np.asarray(shift), grid, singular, facts)
+    return _assemble(
+        posterior, fit, method, covariance, np.asarray(shift), grid, singular, facts
+    )
 
 
 @eqx.filter_jit
@@ -217,6 +219,6 @@ def _warnings(fit: Fit, shift: np.ndarray, good: np.ndarray, singular: bool) -> 
         )
     if singular:
         found.append(
-            "The posterior is not determined in some direction; intervals are too narrow there."
+            "The posterior is not determined in some direction; intervals mean nothing there."
         )
     return tuple(found)
