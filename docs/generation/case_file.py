@@ -1,0 +1,171 @@
+"""The reference page of the case file, from its schema."""
+
+import inspect
+from typing import Any
+
+import msgspec
+import msgspec.inspect as schema_types
+
+from generation.docstrings import cell, table
+from simkit.config.schema import Case, Distribution
+
+
+_HEAD = """\
+# Case file
+
+A case is a [TOML](https://toml.io) file. It is read strictly: an unknown key, a wrong type,
+a name that the system does not have or a number outside its bounds is an error, told in one
+sentence with the file, the key, what came and what was expected. `simkit check CASE` tells
+all of them together. Any key can be changed on the command line: `--set fit.starts=16`.
+
+A word in capitals, such as `NAME`, stands for a name of yours. A key without a default is
+either required or may be left out (-), with the meaning that the table tells.
+
+Each table is also a class of the Python interface (`simkit.config.schema`), with the same
+names and defaults.
+"""
+
+_HEADINGS = {
+    "fit.parameters": "fit.parameters.NAME, fit.initial_state.NAME, fit.noise.NAME",
+    "data.observables": "data.observables.NAME",
+}
+_ADDED = {
+    "method": "An option that is left out has the default of the [method](methods.md).",
+    "fit.parameters": "`NAME` is that of a parameter, a state or an observable. An observable "
+    "without `sd` has a free noise scale, whether `fit.noise` names it or not.",
+}
+
+
+def case_file_page() -> str:
+    """The page as Markdown."""
+    lines = [_HEAD]
+    case: Any = schema_types.type_info(Case)
+    _add_table(lines, case, "", set())
+    _add_distributions(lines)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _add_table(lines: list[str], struct: Any, path: str, told: set[type]) -> None:
+    told.add(struct.cls)
+    lines += [f"## {_HEADINGS.get(path) or path or 'Keys at the top'}", ""]
+    lines += [inspect.getdoc(struct.cls) or "", ""]
+    if path in _ADDED:
+        lines += [_ADDED[path], ""]
+    _add_keys(lines, struct)
+    for field in struct.fields:
+        inner = _named_table(field.type)
+        if inner is not None and inner.cls not in told:
+            _add_table(lines, inner, f"{path}.{field.name}".lstrip("."), told)
+
+
+def _add_keys(lines: list[str], struct: Any) -> None:
+    rows = [
+        [f"`{field.encode_name}`", type_words(field.type), _default(field), _meaning(field)]
+        for field in struct.fields
+    ]
+    lines += table(["key", "type", "default", "meaning"], rows)
+
+
+def _add_distributions(lines: list[str]) -> None:
+    lines += ["## Distributions", ""]
+    lines += [
+        "Priors, and what varies over an ensemble, are tables with a `type`, such as",
+        "`{ type = \"normal\", mean = 1.0, sd = 0.5 }`.",
+        "",
+    ]
+    union: Any = schema_types.type_info(Distribution)
+    for struct in union.types:
+        lines += [f"### {struct.tag}", "", inspect.getdoc(struct.cls) or "", ""]
+        _add_keys(lines, struct)
+
+
+def _plain(kind: Any) -> Any:
+    """The type without descriptions and without `None`, which TOML cannot say."""
+    while isinstance(kind, schema_types.Metadata):
+        kind = kind.type
+    if isinstance(kind, schema_types.UnionType):
+        members = [item for item in kind.types if not isinstance(item, schema_types.NoneType)]
+        return _plain(members[0]) if len(members) == 1 else schema_types.UnionType((*members,))
+    return kind
+
+
+def _named_table(kind: Any) -> Any:
+    """The table that a key holds, or that stands under each name of it."""
+    kind = _plain(kind)
+    if isinstance(kind, schema_types.DictType):
+        kind = _plain(kind.value_type)
+    return kind if isinstance(kind, schema_types.StructType) else None
+
+
+def type_words(kind: Any) -> str:
+    """A type in the words of people who write TOML."""
+    kind = _plain(kind)
+    match kind:
+        case schema_types.StrType():
+            return "text"
+        case schema_types.BoolType():
+            return "true or false"
+        case schema_types.FloatType():
+            return f"number{_range(kind)}"
+        case schema_types.IntType():
+            return f"whole number{_range(kind)}"
+        case schema_types.LiteralType():
+            return ", ".join(_value(value) for value in kind.values)
+        case schema_types.DictType():
+            inner = type_words(kind.value_type)
+            return f"{inner}, by name"
+        case schema_types.ListType() | schema_types.VarTupleType():
+            return f"list of {_plural(type_words(kind.item_type))}"
+        case schema_types.TupleType():
+            return f"list of {len(kind.item_types)} {_plural(type_words(kind.item_types[0]))}"
+        case schema_types.StructType():
+            return "table"
+        case schema_types.UnionType():
+            return "[distribution](#distributions)"
+    raise TypeError(f"the documentation has no words for the type {kind!r}")
+
+
+def _plural(words: str) -> str:
+    return f"{words}s" if words == "number" else words
+
+
+def _range(kind: Any) -> str:
+    parts = [
+        f" {sign} {limit:g}"
+        for sign, limit in ((">", kind.gt), ("≥", kind.ge), ("<", kind.lt), ("≤", kind.le))
+        # The largest whole numbers are limits of the machine, not of the meaning.
+        if limit is not None and abs(limit) < 2**31 - 1
+    ]
+    return " and".join(parts)
+
+
+def _default(field: Any) -> str:
+    if field.required:
+        return "required"
+    value = field.default
+    if value is None:
+        return "-"
+    if field.default_factory is dict:
+        return "none"
+    if isinstance(value, bool | tuple | str | int | float):
+        return _value(value)
+    return "as below"
+
+
+def _value(value: Any) -> str:
+    """A value as TOML writes it."""
+    # JSON and TOML write these alike.
+    return f"`{msgspec.json.encode(value).decode().replace(',', ', ')}`"
+
+
+def _meaning(field: Any) -> str:
+    kind = field.type
+    while isinstance(kind, schema_types.Metadata):
+        described = (kind.extra_json_schema or {}).get("description")
+        if described:
+            return cell(described)
+        kind = kind.type
+    inner = _named_table(field.type)
+    if inner is None:
+        return ""
+    return cell(" ".join((inspect.getdoc(inner.cls) or "").split("\n\n")[0].split()))

@@ -1,0 +1,90 @@
+"""The reference page of the command line, from its commands."""
+
+import inspect
+import re
+import textwrap
+from typing import Any
+
+import click
+
+from generation.docstrings import cell, table
+from simkit.cli import summaries
+from simkit.cli.application import cli
+from simkit.cli.compilation_cache import cache_folder
+from simkit.cli.outcomes import BAD_INPUT, FAILED, FAULT, INTERRUPTED
+from simkit.cli.outputs import OutputFiles, output_files
+
+
+_HEAD = """\
+# Command line
+
+Results, or one JSON object with `--json`, go to the standard output; errors and the progress
+bar go to the standard error, and there is no bar where that is no terminal. `simkit --help`,
+`--version`, the lists of systems and methods, and the refusal of a broken case do not import
+jax.
+"""
+
+_EXIT_CODES = {
+    0: "the command did what it was asked for",
+    FAULT: "a fault of simkit, or of the machine (`doctor`)",
+    BAD_INPUT: "bad input or usage: a broken case, a file that is there already",
+    FAILED: "the solve or the fit failed; the result is written, with its status",
+    INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+
+def command_line_page() -> str:
+    """The page as Markdown."""
+    lines = [_HEAD, "## Commands", ""]
+    for name, command in sorted(cli.commands.items()):
+        _add_command(lines, name, command)
+    lines += ["## Exit codes", ""]
+    lines += table(["code", "meaning"], [[str(k), v] for k, v in _EXIT_CODES.items()])
+    lines += ["## Files that a run writes", ""]
+    lines += [_files(), "", "## What --json prints", ""]
+    lines += [_unindented_json(inspect.getdoc(summaries) or ""), "", "## Environment", ""]
+    where = (inspect.getdoc(cache_folder) or "").split("\n\n", 1)[1]
+    lines += [where.replace("It is", "Compiled programs are kept in", 1), ""]
+    lines += ["## Completion", "", (cli.epilog or "").removeprefix("Completion: put").join(["Put", ""])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _add_command(lines: list[str], name: str, command: click.Command) -> None:
+    context = click.Context(command, info_name=f"simkit {name}")
+    lines += [f"### simkit {name}", "", "```text", command.get_usage(context)[7:], "```", ""]
+    lines += [_paragraphs(command.help or ""), ""]
+    rows = []
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and isinstance(parameter, click.Option):
+            rows.append([f"`{record[0]}`", cell(_spaced(record[1]))])
+    lines += table(["option", "meaning"], rows)
+
+
+def _paragraphs(text: str) -> str:
+    parts = [" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")]
+    # The shape of what --json prints, to be set as code.
+    return "\n\n".join(re.sub(r'(?:"\w+": )?[\[{].*[\]}]', r"`\g<0>`", part) for part in parts)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split()).replace("[", "\\[")
+
+
+def _files() -> str:
+    from pathlib import Path
+
+    files: Any = OutputFiles(Path("FOLDER"))
+    where = inspect.getdoc(output_files) or ""
+    rows = [
+        [f"`{files.result}`", "the [result](../result_files.md)"],
+        [f"`{files.figures}/`", "the figures, in the formats of `output.formats`"],
+        [f"`{files.report}`", "a page with words, tables and figures that needs no network"],
+    ]
+    words = where.split("\n\n", 1)[1]
+    return "\n".join([*table(["file", "what it is"], rows), f"`FOLDER` is what `-o` names. {words}"])
+
+
+def _unindented_json(text: str) -> str:
+    """The shapes in a docstring, as blocks of text."""
+    return textwrap.dedent(text).replace("```\n{", "```text\n{")

@@ -1,0 +1,212 @@
+"""The reference page of the Python interface, from the live objects."""
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from generation import signatures
+from generation.docstrings import Places, cell, docstring, table
+from simkit.catalogue import build_catalogue
+
+
+_SECTIONS = {
+    "Simulate, fit, judge": ("sk", "simulate fit uncertainty Laplace"),
+    "Results": ("sk", "Trajectory Fit Uncertainty"),
+    "Tables within results": (
+        "simkit.results",
+        "ParameterTable StartTable ObservationTable CurveTable DerivedTable Provenance",
+    ),
+    "Files": ("sk", "save load StoreError write_report"),
+    "Cases": (
+        "sk",
+        "read_case check_case LoadedCase CaseError Case FitTable FreeParameter Normal "
+        "LogNormal Uniform Exponential Gamma",
+    ),
+    "Posteriors made in Python": (
+        "sk",
+        "Observable measurements_from_rows Measurements build_parameters Posterior",
+    ),
+    "Figures": (
+        "sk.plots",
+        "fit data_and_fit residuals waterfall correlations trajectory phase all_figures "
+        "save_figures save write_report",
+    ),
+    "Solving": (
+        "sk.solvers",
+        "solve ensemble InitialValueProblem Solution RESULTS SolveError Forward Checkpointed "
+        "Backsolve",
+    ),
+    "Writing systems": (
+        "sk.systems",
+        "AbstractSystem AbstractODE AbstractSDE AbstractHamiltonian State Input Inputs "
+        "parameter NoiseKind Interpretation ParameterDeclaration parameter_declarations "
+        "get_parameter replace_parameters state_names complete_inputs",
+    ),
+}
+_MODULES = {
+    "sk": "simkit",
+    "sk.plots": "simkit.plots",
+    "sk.solvers": "solvers",
+    "sk.systems": "systems",
+    "simkit.results": "simkit.results",
+}
+_HEAD = """\
+# Python
+
+```python
+import simkit as sk
+```
+
+`sk` is the one face: systems are in `sk.systems`, methods in `sk.solvers`, figures in
+`sk.plots`. A name is imported when it is first used. `simulate`, `fit` and `uncertainty`
+switch jax to double precision; nothing prints.
+
+The [systems](systems.md) and the [methods](methods.md) have pages of their own.
+"""
+
+
+def python_page(places: Places) -> str:
+    """The page as Markdown. Raises `ValueError` if a public name stands in no section."""
+    _check_complete()
+    lines = [_HEAD]
+    for title, (prefix, names) in _SECTIONS.items():
+        lines += [f"## {title}", ""]
+        for name in names.split():
+            thing = getattr(importlib.import_module(_MODULES[prefix]), name)
+            _add(lines, f"{prefix}.{name}", thing, places)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def places() -> dict[str, str]:
+    """Where each public name is described, by the dotted name of its definition."""
+    found = {}
+    known = build_catalogue()
+    for page, entries in (("systems.md", known.systems), ("methods.md", known.methods)):
+        found |= {f"{e.module}.{name}": f"{page}#{name.lower()}" for name, e in entries.items()}
+    for full, thing in _described():
+        module, name = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
+        found.setdefault(f"{module}.{name}", f"python.md#{full}")
+    return found
+
+
+def _described() -> Iterator[tuple[str, Any]]:
+    for prefix, names in _SECTIONS.values():
+        for name in names.split():
+            yield (
+                f"{prefix}.{name}",
+                getattr(importlib.import_module(_MODULES[prefix]), name),
+            )
+
+
+def _check_complete() -> None:
+    catalogue = build_catalogue()
+    known = {*catalogue.systems, *catalogue.methods, "plots", "solvers", "systems"}
+    for prefix, module in _MODULES.items():
+        told = {
+            name
+            for owner, names in _SECTIONS.values()
+            for name in names.split()
+            if owner == prefix
+        }
+        # `simkit.results` is no face: what of it is public stands in the others.
+        public = getattr(importlib.import_module(module), "__all__", [])
+        missing = {*public} - told - known
+        if missing:
+            raise ValueError(f"docs/generation/python_face.py has no place for {missing}")
+
+
+def _add(lines: list[str], full: str, thing: Any, places: Places) -> None:
+    lines += [f"### {full} {{ #{full} }}", ""]
+    if not isinstance(thing, type):
+        if inspect.isfunction(thing):
+            lines += _code(signatures.of_function(full, thing))
+            lines += [docstring(thing, places), ""]
+        else:  # a name for a type
+            lines += _code(f"{full} = {_alias(thing)}")
+        return
+    results = thing.__module__ == "simkit.results"
+    quiet = results or issubclass(thing, Exception) or inspect.isabstract(thing)
+    if full == "sk.solvers.RESULTS":
+        _add_statuses(lines, thing, places)
+        return
+    if not quiet and not issubclass(thing, importlib.import_module("enum").Enum):
+        lines += _code(signatures.of_class(full, thing))
+    lines += [docstring(thing, places), ""]
+    if results:
+        _add_fields(lines, thing)
+    for name, member in vars(thing).items():
+        _add_member(lines, full, name, member, places)
+
+
+def _add_member(lines: list[str], full: str, name: str, member: Any, places: Places) -> None:
+    owner = full.rpartition(".")[2]
+    if isinstance(member, property):
+        text = docstring(member.fget, places)
+        lines += [f"**`{owner}.{name}`**", "", text, ""] if text else []
+        return
+    function = getattr(member, "__func__", member)
+    function = inspect.unwrap(getattr(function, "method", function))
+    if name.startswith("_") or not inspect.isfunction(function):
+        return
+    text = docstring(function, places)
+    if text:
+        lines += _code(signatures.of_function(f"{owner}.{name}", function))
+        lines += [text, ""]
+
+
+def _add_fields(lines: list[str], table_class: type) -> None:
+    hints = typing.get_type_hints(table_class)
+    rows = [
+        [
+            f"`{field.name}`",
+            _field_type(hints[field.name]),
+            ", ".join(field.metadata.get("dimensions", ())),
+            cell(field.metadata.get("description", "")),
+        ]
+        for field in dataclasses.fields(table_class)
+        if field.metadata.get("stored", True)
+    ]
+    lines += table(["field", "type", "axes", "what it is"], rows)
+
+
+def _field_type(hint: Any) -> str:
+    words = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        np.ndarray: "array",
+        dict[str, np.ndarray]: "arrays by name",
+        dict[str, str]: "texts by name",
+        tuple[str, ...]: "texts",
+    }
+    if hint in words:
+        return words[hint]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    name = kinds[0].__name__
+    prefix = "sk" if name in _SECTIONS["Results"][1].split() else "simkit.results"
+    ending = "" if kinds[0] is hint else " or `None`"
+    return f"[`{name}`](#{prefix}.{name}){ending}"
+
+
+def _add_statuses(lines: list[str], results: Any, places: Places) -> None:
+    from solvers.solution import describe_status, status_names
+
+    lines += [docstring(results, places), ""]
+    rows = []
+    for name in status_names():
+        sentence = " ".join(describe_status(name).split("\n\n")[0].split())
+        rows.append([f"`{name}`", cell(sentence or "The solve reached its end.")])
+    lines += table(["status", "meaning"], rows)
+
+
+def _alias(thing: Any) -> str:
+    return str(thing).replace("collections.abc.", "").replace("typing.", "")
+
+
+def _code(text: str) -> list[str]:
+    return ["```text", text, "```", ""]
