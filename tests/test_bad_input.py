@@ -148,6 +148,7 @@ MEANING = [
     Broken("no saved time", "save_every = 0.5", "save_at = []", "times.save_at", "an empty list", "at least one time"),
     Broken("unknown method", '"Tsit5"', '"RK45"', "method.type", '"RK45"', "Tsit5"),
     Broken("method for noise", '"Tsit5"', '"EulerMaruyama"', "method.type", "stochastic differential equations (Ito)", "a method for OneCompartmentOral (ODE)"),
+    Broken("method for Hamiltonians", '"Tsit5"', '"StormerVerlet"', "method.type", "see `simkit methods StormerVerlet`", "a method for OneCompartmentOral (ODE)"),
     Broken("option of another method", 'type = "Tsit5"\nrtol', 'type = "Milstein"\nrtol', "method.type", "stochastic", "Tsit5"),
     Broken("too many steps", "rtol = 1e-8", "step = 1e-4", "method.step", "2.5e+05 steps", "method.max_steps above 10000"),
     Broken("observed state that is none", 'state = "concentration"', 'state = "concentrations"', "data.observables.level.state", '"concentrations"', 'nearest is "concentration"'),

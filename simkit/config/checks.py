@@ -166,7 +166,7 @@ def _find_method_mistakes(case: Case, system: SystemEntry | None) -> Iterator[Mi
     if system is not None and method.name not in system.methods:
         yield Mistake(
             path,
-            f"is {quoted(method.name)}, which is for {_purpose(method)}",
+            f"is {quoted(method.name)}, which is for {_purpose(method, system)}",
             f"a method for {system.name} ({system.sort}): {names(system.methods)}",
         )
     for name, value in table.options.items():
@@ -196,7 +196,9 @@ def _find_step_mistakes(case: Case, method: MethodEntry) -> Iterator[Mistake]:
         )
 
 
-def _purpose(method: MethodEntry) -> str:
+def _purpose(method: MethodEntry, system: SystemEntry) -> str:
+    if method.kind == "ODE" and system.kind != "SDE":
+        return f"another kind of equation (see `simkit methods {method.name}`)"
     if method.kind == "ODE":
         return "ordinary differential equations"
     return f"stochastic differential equations ({method.calculus})"

@@ -113,7 +113,7 @@ def _describe_method(entry: "MethodEntry") -> None:
     print_lines(f"{entry.name} (for {entry.kind}s, order {entry.order:g}{calculus})", "")
     print_lines(*entry.documentation.splitlines(), "")
     rows = [
-        [name, "adaptive" if value is None else figure(value, 10)]
+        [name, "up to the method" if value is None else figure(value, 10)]
         for name, value in entry.options.items()
     ]
     print_table("Options, keys of [method]", ["option", "#default"], rows)
