@@ -1,5 +1,6 @@
 """From a system or a case to a trajectory or an ensemble of them."""
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from simkit.experiment import Experiment, experiment_from_case
 from simkit.precision import use_double_precision
 from simkit.progress import Progress
 from simkit.provenance import collect
-from simkit.results import Provenance, Trajectory
+from simkit.results import Trajectory
 from solvers.ensemble.members import ensemble
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.deterministic import Tsit5
@@ -100,9 +101,12 @@ def simulate(
         name: np.asarray(value, dtype=float) for name, value in (parameters or {}).items()
     }
     states = {k: np.asarray(v, dtype=float) for k, v in (initial_states or {}).items()}
-    provenance = collect("simkit.simulate", "", "{}", seed, started)
-    name = title or type(subject).__name__
-    return _run(experiment, varied, states, members, seed, segment, name, provenance, progress)
+    result = _run(experiment, varied, states, members, seed, segment, progress)
+    return dataclasses.replace(
+        result,
+        title=title or type(subject).__name__,
+        provenance=collect("simkit.simulate", "", "{}", seed, started),
+    )
 
 
 def _simulate_case(
@@ -112,17 +116,19 @@ def _simulate_case(
     table = case.ensemble
     seed = table.seed if table else 0
     parameters, states = _draw_members(table) if table else ({}, {})
-    provenance = collect("simkit simulate", loaded.text, resolved_json(case), seed, started)
-    return _run(
+    result = _run(
         experiment,
         parameters,
         states,
         table.members if table else None,
         seed,
         table.segment if table else None,
-        case.title,
-        provenance,
         progress,
+    )
+    return dataclasses.replace(
+        result,
+        title=case.title,
+        provenance=collect("simkit simulate", loaded.text, resolved_json(case), seed, started),
     )
 
 
@@ -152,8 +158,6 @@ def _run(
     members: int | None,
     seed: int,
     segment: int | None,
-    title: str,
-    provenance: Provenance,
     progress: Progress | None,
 ) -> Trajectory:
     problem = experiment.problem()
@@ -175,7 +179,7 @@ def _run(
             segment=segment,
             progress=progress,
         )
-    return _label(experiment, solution, parameters, title, provenance)
+    return _label(experiment, solution, parameters)
 
 
 def _initial_states(
@@ -203,15 +207,13 @@ def _label(
     experiment: Experiment,
     solution: Solution,
     varied: Mapping[str, np.ndarray],
-    title: str,
-    provenance: Provenance,
 ) -> Trajectory:
     system, names = experiment.system, status_names()
     values = np.asarray(solution.states)
     codes = np.asarray(solution.status._value)
     declared = [item for item in parameter_declarations(system) if item.size == 1]
     return Trajectory(
-        title=title,
+        title=type(system).__name__,
         system=type(system).__name__,
         method=type(experiment.method).__name__,
         times=np.asarray(experiment.times),
@@ -227,5 +229,4 @@ def _label(
         state_units={state.name: state.unit for state in system.states},
         parameter_units={item.name: item.unit for item in declared},
         time_unit=experiment.time_unit,
-        provenance=provenance,
     )

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from simkit.config.errors import CaseError
 from simkit.config.reader import LoadedCase
 from simkit.config.schema import DataTable
@@ -12,7 +14,7 @@ from simkit.fitting.parameters import build_parameters
 from simkit.fitting.posterior import Posterior
 from solvers.gradients import choose_gradient
 from solvers.integrators.base import EquationKind
-from systems.base import AbstractSystem, complete_inputs
+from systems.base import AbstractSystem, complete_inputs, state_names
 
 
 def posterior_from_case(loaded: LoadedCase) -> Posterior:
@@ -36,9 +38,8 @@ def posterior_from_case(loaded: LoadedCase) -> Posterior:
     measurements = _measurements(case.data, table, experiment.system)
     system = experiment.system
     inputs = complete_inputs(system, experiment.inputs)
-    defaults = dict(
-        zip([s.name for s in system.states], system.initial_state(inputs), strict=True)
-    )
+    values = np.asarray(system.initial_state(inputs)).tolist()
+    defaults = dict(zip(state_names(system), values, strict=True))
     try:
         parameters = build_parameters(
             system,

@@ -32,7 +32,7 @@ def derivatives(
     index = posterior.slot_index()
     size = index.shape[1]
     rows, columns = np.triu_indices(size)
-    basis = np.eye(size)
+    basis = jnp.eye(size)
 
     def group(z: Array, *data: Any) -> tuple[Array, Array, Array]:
         def along(first: Array, second: Array) -> tuple[Array, Array, Array]:

@@ -153,10 +153,10 @@ class Posterior(eqx.Module):
     ) -> Float[Array, "groups times observables"]:
         """Residuals in units of their noise; zero where nothing was measured."""
         data = self.measurements
-        scales = self.noise_scales(x)
+        scales, values = self.noise_scales(x), jnp.asarray(data.values)
         columns = [
             noise.standardised_residual(
-                observable.noise, data.values[:, :, o], predicted[:, :, o], scales[:, o, None]
+                observable.noise, values[:, :, o], predicted[:, :, o], scales[:, o, None]
             )
             for o, observable in enumerate(data.observables)
         ]

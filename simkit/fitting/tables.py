@@ -84,7 +84,7 @@ def assemble_fit(
     covariance, singular = covariance_of(np.asarray(optimum.hessian))
     grid = curve_times(posterior)
     facts = jax.tree.map(
-        np.asarray, _facts(posterior, optimum.x, grid, jnp.asarray(covariance))
+        np.asarray, _facts(posterior, optimum.x, jnp.asarray(grid), jnp.asarray(covariance))
     )
     estimate, slope = facts["natural"], facts["slope"]
     natural_covariance = covariance * np.outer(slope, slope)

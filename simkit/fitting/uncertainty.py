@@ -83,7 +83,7 @@ def uncertainty(
         posterior,
         mode.x + shift,
         jnp.asarray(covariance),
-        grid,
+        jnp.asarray(grid),
         jax.random.key(method.seed),
         method.draws,
     )
@@ -215,7 +215,7 @@ def _warnings(fit: Fit, shift: np.ndarray, good: np.ndarray, singular: bool) -> 
             )
     if not np.all(good):
         found.append(
-            f"{np.sum(~good)} of {len(good)} draws could not be solved; the bands leave them out."
+            f"{np.sum(~good)} of {len(good)} draws could not be solved and are not in the bands."
         )
     if singular:
         found.append(
