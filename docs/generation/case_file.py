@@ -29,6 +29,12 @@ _HEADINGS = {
     "fit.parameters": "fit.parameters.NAME, fit.initial_state.NAME, fit.noise.NAME",
     "data.observables": "data.observables.NAME",
 }
+_WORDS = {
+    schema_types.StrType: "text",
+    schema_types.BoolType: "true or false",
+    schema_types.StructType: "table",
+    schema_types.UnionType: "[distribution](#distributions)",
+}
 _ADDED = {
     "method": "An option that is left out has the default of the [method](methods.md).",
     "fit.parameters": "`NAME` is that of a parameter, a state or an observable. An observable "
@@ -70,7 +76,7 @@ def _add_distributions(lines: list[str]) -> None:
     lines += ["## Distributions", ""]
     lines += [
         "Priors, and what varies over an ensemble, are tables with a `type`, such as",
-        "`{ type = \"normal\", mean = 1.0, sd = 0.5 }`.",
+        '`{ type = "normal", mean = 1.0, sd = 0.5 }`.',
         "",
     ]
     union: Any = schema_types.type_info(Distribution)
@@ -100,11 +106,9 @@ def _named_table(kind: Any) -> Any:
 def type_words(kind: Any) -> str:
     """A type in the words of people who write TOML."""
     kind = _plain(kind)
+    if type(kind) in _WORDS:
+        return _WORDS[type(kind)]
     match kind:
-        case schema_types.StrType():
-            return "text"
-        case schema_types.BoolType():
-            return "true or false"
         case schema_types.FloatType():
             return f"number{_range(kind)}"
         case schema_types.IntType():
@@ -118,10 +122,6 @@ def type_words(kind: Any) -> str:
             return f"list of {_plural(type_words(kind.item_type))}"
         case schema_types.TupleType():
             return f"list of {len(kind.item_types)} {_plural(type_words(kind.item_types[0]))}"
-        case schema_types.StructType():
-            return "table"
-        case schema_types.UnionType():
-            return "[distribution](#distributions)"
     raise TypeError(f"the documentation has no words for the type {kind!r}")
 
 

@@ -108,4 +108,6 @@ def _range(entry: ParameterEntry) -> str:
         return "any"
     if entry.upper is None:
         return f"≥ {entry.lower:g}"
-    return f"≤ {entry.upper:g}" if entry.lower is None else f"{entry.lower:g} to {entry.upper:g}"
+    return (
+        f"≤ {entry.upper:g}" if entry.lower is None else f"{entry.lower:g} to {entry.upper:g}"
+    )

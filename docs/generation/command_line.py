@@ -3,6 +3,7 @@
 import inspect
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def command_line_page() -> str:
     lines += [_unindented_json(inspect.getdoc(summaries) or ""), "", "## Environment", ""]
     where = (inspect.getdoc(cache_folder) or "").split("\n\n", 1)[1]
     lines += [where.replace("It is", "Compiled programs are kept in", 1), ""]
-    lines += ["## Completion", "", (cli.epilog or "").removeprefix("Completion: put").join(["Put", ""])]
+    lines += ["## Completion", "", "Put" + (cli.epilog or "").removeprefix("Completion: put")]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -72,8 +73,6 @@ def _spaced(text: str) -> str:
 
 
 def _files() -> str:
-    from pathlib import Path
-
     files: Any = OutputFiles(Path("FOLDER"))
     where = inspect.getdoc(output_files) or ""
     rows = [
@@ -82,7 +81,9 @@ def _files() -> str:
         [f"`{files.report}`", "a page with words, tables and figures that needs no network"],
     ]
     words = where.split("\n\n", 1)[1]
-    return "\n".join([*table(["file", "what it is"], rows), f"`FOLDER` is what `-o` names. {words}"])
+    return "\n".join(
+        [*table(["file", "what it is"], rows), f"`FOLDER` is what `-o` names. {words}"]
+    )
 
 
 def _unindented_json(text: str) -> str:

@@ -25,7 +25,7 @@ def markdown(text: str, places: Places) -> str:
     text = re.sub(r"(?m)^( *)\$\$(.+?)\$\$", _display, text, flags=re.DOTALL)
     text = re.sub(r"\$([^$]+)\$", lambda found: _inline(found[1]), text)
     return re.sub(
-        r"\[(`[^`]+`)\]\[([\w.]+)\]", lambda found: _reference(*found.groups(), places), text
+        r"\[(`[^`]+`)\]\[([\w.]+)\]", lambda found: _reference(found[1], found[2], places), text
     )
 
 

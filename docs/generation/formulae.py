@@ -29,7 +29,7 @@ _SYMBOLS = {
         )
         for code, name in enumerate(names.split(), start)
     },
-    **{name: name for name in "ln log exp sin cos tan sinh cosh tanh min max det".split()},
+    **{name: name for name in ("ln", "log", "exp", "sin", "cos", "tanh", "min", "max")},
     "phi": "φ",
     "partial": "∂",
     "nabla": "∇",
@@ -61,7 +61,10 @@ _SYMBOLS = {
     ",": " ",
     " ": " ",
 }
-_TIGHT = frozenset("partial nabla lvert bigl bigr left right quad qquad ,".split()) | {" "}
+# The space after these in TeX ends the name and is not meant to be seen.
+_TIGHT = frozenset(
+    ("partial", "nabla", "lvert", "bigl", "bigr", "left", "right", "quad", "qquad", ",", " ")
+)
 _LOWERED = dict(zip("0123456789aeijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉ₐₑᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _RAISED = dict(zip("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
 _GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"

@@ -8,6 +8,7 @@ from generation import python_face
 from generation.case_file import case_file_page
 from generation.catalogue_pages import methods_page, methods_table, systems_page
 from generation.command_line import command_line_page
+from generation.rooms import rooms
 
 
 _NOTE = "<!-- Made from the code by docs/generate.py; do not edit. -->\n\n"
@@ -15,16 +16,19 @@ _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PARTS = {
     "methods_for_odes": functools.partial(methods_table, "ODE"),
     "methods_for_sdes": functools.partial(methods_table, "SDE"),
+    "rooms": rooms,
 }
 
 
 def stale_pages(docs: Path) -> dict[Path, str]:
-    """The pages in a folder of documentation whose text is not what it should be.
+    """The pages whose text is not what it should be, with that text.
+
+    They are those in a folder of documentation, and CONTRIBUTING.md beside it.
 
     Raises `KeyError` for a part that no page can have.
     """
     wanted = {docs / "reference" / name: text for name, text in _reference().items()}
-    for page in sorted(docs.glob("*.md")):
+    for page in sorted([*docs.glob("*.md"), *docs.parent.glob("CONTRIBUTING.md")]):
         wanted[page] = _with_parts(page.read_text(encoding="utf-8"))
     return {
         page: text

@@ -47,7 +47,9 @@ def _plain_arguments(arguments: ast.arguments) -> list[str]:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing = len(positional) - len(arguments.defaults)
     defaults: list[Any] = [*([None] * missing), *arguments.defaults]
-    return [_argument(item, default) for item, default in zip(positional, defaults, strict=True)]
+    return [
+        _argument(item, default) for item, default in zip(positional, defaults, strict=True)
+    ]
 
 
 def _argument(argument: ast.arg, default: ast.expr | None) -> str:
