@@ -54,12 +54,11 @@ def _same_type(x: Any, *, message: str) -> Any:
 
 
 # A tangent that may only be transposed. Reverse mode transposes it; forward mode, which
-# evaluates, batches or compiles it, is refused. jax treats its own custom_vjp alike.
+# evaluates or compiles it, is refused.
 _transposed = Primitive("simkit_transposed")
 _transposed.def_impl(_refuse)
 _transposed.def_abstract_eval(_same_type)
 mlir.register_lowering(_transposed, _refuse)
-batching.primitive_batchers[_transposed] = _refuse
 ad.primitive_jvps[_transposed] = _refuse
 ad.primitive_transposes[_transposed] = lambda cotangent, x, *, message: [
     cotangent if isinstance(cotangent, ad.Zero) else _once.bind(cotangent, message=message)
@@ -81,6 +80,9 @@ def _make_identity(name: str) -> Primitive:
     batching.primitive_batchers[primitive] = _batch(primitive)
     return primitive
 
+
+# Under `vmap` a tangent stays one that may only be transposed: `grad` of a mapped solve.
+batching.primitive_batchers[_transposed] = _batch(_transposed)
 
 # A first derivative, which has none of its own.
 _once = _make_identity("simkit_once")

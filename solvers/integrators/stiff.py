@@ -64,17 +64,9 @@ class Kvaerno5(AbstractDeterministicMethod):
 
 
 def _root_finder(method: AbstractDeterministicMethod) -> PatientChord:
-    """Solves the stage equations to a hundredth of the tolerance of the step.
-
-    Measured on HIRES, Robertson and van der Pol: solved to the tolerance itself, the
-    stages add errors larger than those of the method; a hundredth costs no steps.
-    """
+    """Solves the stage equations to a hundredth (`kappa`) of the tolerance of the step."""
     import optimistix
 
     return PatientChord(  # pyright: ignore[reportCallIssue]
-        chord=diffrax.VeryChord(
-            rtol=method.rtol / 100,
-            atol=method.atol / 100,
-            norm=optimistix.rms_norm,
-        )
+        chord=diffrax.VeryChord(rtol=method.rtol, atol=method.atol, norm=optimistix.rms_norm)
     )
