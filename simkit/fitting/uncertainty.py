@@ -98,9 +98,9 @@ def _facts(
 ) -> dict[str, Array]:
     """Draws of the parameters with the curves, new measurements and derived quantities."""
     values, vectors = jnp.linalg.eigh(covariance)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]
     first, second = jax.random.split(key)
-    x = mean + jax.random.normal(first, (draws, mean.size)) @ root.T
+    x = mean[None, :] + jax.random.normal(first, (draws, mean.size)) @ root.T
 
     def one(x: Array, key: Any) -> Any:
         curves = posterior.curves(x, grid)
@@ -132,7 +132,7 @@ def _quantile_grid(mean: Array, covariance: Array) -> Array:
     """Normal quantiles of each coordinate: quantiles survive a monotone map."""
     deviation = jnp.sqrt(jnp.diag(covariance))
     probabilities = jnp.linspace(0.0, 1.0, 2001)[1:-1]
-    return mean + deviation * ndtri(probabilities)[:, None]
+    return mean[None, :] + deviation[None, :] * ndtri(probabilities)[:, None]
 
 
 def _moments(posterior: Posterior, mean: Array, deviation: Array) -> Array:
@@ -142,10 +142,10 @@ def _moments(posterior: Posterior, mean: Array, deviation: Array) -> Array:
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)
     weights = jnp.asarray(weights / weights.sum())
-    points = mean + deviation * jnp.asarray(nodes)[:, None]
+    points = mean[None, :] + deviation[None, :] * jnp.asarray(nodes)[:, None]
     values = jax.vmap(posterior.parameters.natural)(points)
     first = weights @ values
-    second = weights @ (values - first) ** 2
+    second = weights @ (values - first[None, :]) ** 2
     return jnp.stack([first, jnp.sqrt(second)])
 
 
