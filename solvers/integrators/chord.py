@@ -4,6 +4,7 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optimistix
 
@@ -57,10 +58,12 @@ class PatientChord(optimistix.AbstractRootFinder):
 
     def _size(self, args: Any, unknown: Any, correction: Any) -> Any:
         stage, change = _stage_state(args, unknown, correction)
+        return self.chord.norm(jax.tree.map(self._relative, stage, change))
+
+    def _relative(self, state: Any, change: Any) -> Any:
         # What rounding leaves of a state must not look like an error to be corrected.
-        rounding = 10 * jnp.finfo(stage.dtype).eps / self.chord.kappa
-        scale = self.chord.atol + (self.chord.rtol + rounding) * jnp.abs(stage)
-        return self.chord.norm(change / scale)
+        rounding = 10 * jnp.finfo(state.dtype).eps / self.chord.kappa
+        return change / (self.chord.atol + (self.chord.rtol + rounding) * jnp.abs(state))
 
     def terminate(
         self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: Any
@@ -97,10 +100,10 @@ def _stage_state(args: Any, unknown: Any, correction: Any) -> tuple[Any, Any]:
     """
     if len(args) == 8:
         _, diagonal, _, product, _, known, _, control = args
-        change = diagonal * product(correction, control)
-        return known + diagonal * product(unknown, control), change
-    if len(args) == 7:
+        unknown, correction = product(unknown, control), product(correction, control)
+    elif len(args) == 7:
         _, diagonal, _, _, known, _, _ = args
-        return known + diagonal * unknown, diagonal * correction
-    _, _, known, _, _ = args
-    return known + unknown, correction
+    else:
+        (_, _, known, _, _), diagonal = args, 1.0
+    stage = jax.tree.map(lambda y, k: y + diagonal * k, known, unknown)
+    return stage, jax.tree.map(lambda k: diagonal * k, correction)
