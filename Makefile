@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format docs bench constraints catalogue clean
+.PHONY: demo test check format docs bench constraints generated clean
 
 demo: $(STAMP)
 	$(BIN)/simkit fit data/lynx_hare/case.toml -o results/lynx_hare --overwrite
@@ -25,7 +25,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What is made from the code and committed: the catalogue of systems and methods, and the
+# reference pages of the documentation.
+generated: $(STAMP)
+	$(BIN)/python -m simkit.catalogue
+	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/lynx_hare_multistart.py

@@ -109,9 +109,10 @@ def _system_class(loaded: LoadedCase) -> Any:
     if ":" not in name:
         return getattr(importlib.import_module("systems"), name)
     module_name, _, class_name = name.partition(":")
-    # A model of the user's own usually lies beside the case or in the current folder.
+    # A model of the user's own usually lies beside the case or in the current folder;
+    # last in line, so that no file there hides a module of Python's.
     folders = [str(loaded.folder.resolve()), "."]
-    sys.path[:0] = folders
+    sys.path.extend(folders)
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
@@ -122,7 +123,8 @@ def _system_class(loaded: LoadedCase) -> Any:
             "package.module:Class of an importable module",
         ) from None
     finally:
-        del sys.path[: len(folders)]
+        for folder in folders:
+            sys.path.remove(folder)
     if not (isinstance(found, type) and issubclass(found, AbstractSystem)):
         raise CaseError(
             loaded.source,

@@ -20,6 +20,11 @@ from typing import Any
 import numpy as np
 
 
+SAME_OPTIMUM = 0.1
+"""Starts whose objective is within this of the best have found the same optimum: a
+difference far below what the data can tell apart."""
+
+
 def _axes(
     *dimensions: str,
     unit: str | None = "1",
@@ -180,6 +185,13 @@ class StartTable:
         )
     )
 
+    @property
+    def at_best(self) -> np.ndarray:
+        """Which starts that count reached the best optimum, shape `(start,)`."""
+        counted = self.rank >= 0
+        best = np.min(self.objective[counted], initial=np.inf)
+        return counted & (self.objective <= best + SAME_OPTIMUM)
+
 
 @dataclasses.dataclass(frozen=True)
 class ObservationTable:
@@ -286,7 +298,7 @@ class Uncertainty:
     """Posterior moments of the parameters, and curves with bands.
 
     - `method`: which approximation, with what it corrects, in words.
-    - `name`: the parameters, then the derived quantities, as in the fit.
+    - `name`: the parameters, as in the fit.
     - `mean`, `standard_deviation`, `lower`, `upper`: moments and the central `level`
       interval of each parameter in its unit.
     - `correlation`: of the parameters on the scale the optimiser moves in.
@@ -377,6 +389,10 @@ class Fit:
         """The parameters by name."""
         table = self.parameters
         return dict(zip(table.name.tolist(), table.estimate.tolist(), strict=True))
+
+    def with_uncertainty(self, uncertainty: Uncertainty) -> "Fit":
+        """The same fit with an uncertainty, as it is stored, drawn and reported."""
+        return dataclasses.replace(self, uncertainty=uncertainty)
 
     @property
     def correlation(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From a system or a case to a trajectory or an ensemble of them."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +35,7 @@ from systems.base import (
 
 
 def simulate(
-    subject: AbstractSystem | LoadedCase | str,
+    subject: AbstractSystem | LoadedCase | str | os.PathLike[str],
     *,
     times: ArrayLike | None = None,
     start: float | None = None,
@@ -80,10 +81,33 @@ def simulate(
     """
     use_double_precision()
     started = datetime.now(UTC)
-    if isinstance(subject, str):
+    if isinstance(subject, str | os.PathLike):
         subject = read_case(subject)
     if isinstance(subject, LoadedCase):
+        beside = {
+            "times": times,
+            "start": start,
+            "method": method,
+            "initial_state": initial_state,
+            "inputs": inputs,
+            "parameters": parameters,
+            "initial_states": initial_states,
+            "members": members,
+            "segment": segment,
+            "title": title,
+        }
+        given = [name for name, value in beside.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"simulate: `{given[0]}` is given beside a case, which says it itself; "
+                "override its keys where it is read."
+            )
         return _simulate_case(subject, progress, started)
+    if not isinstance(subject, AbstractSystem):
+        raise TypeError(
+            f"simulate: the subject is of type {type(subject).__name__}, expected a system, "
+            "a case that was read, or the path of a case file."
+        )
     if times is None:
         raise ValueError(
             "simulate: give the times to save, e.g. times=np.linspace(0, 20, 101)."
@@ -100,6 +124,7 @@ def simulate(
     varied = {
         name: np.asarray(value, dtype=float) for name, value in (parameters or {}).items()
     }
+    _check_values(subject, varied)
     states = {k: np.asarray(v, dtype=float) for k, v in (initial_states or {}).items()}
     result = _run(experiment, varied, states, members, seed, segment, progress)
     return dataclasses.replace(
@@ -115,7 +140,7 @@ def _simulate_case(
     case, experiment = loaded.case, experiment_from_case(loaded)
     table = case.ensemble
     seed = table.seed if table else 0
-    parameters, states = _draw_members(table) if table else ({}, {})
+    parameters, states = _draw_members(experiment.system, table) if table else ({}, {})
     result = _run(
         experiment,
         parameters,
@@ -132,23 +157,49 @@ def _simulate_case(
     )
 
 
-def _draw_members(table: EnsembleTable) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of what varies; each quantity has a key of its own, by its place."""
+def _check_values(system: AbstractSystem, varied: Mapping[str, np.ndarray]) -> None:
+    """Values of an ensemble meet the same bounds as those of one system.
+
+    NaN passes: such a member fails and says so.
+    """
+    for item in parameter_declarations(system):
+        values = np.ravel(varied.get(item.name, []))
+        outside = values[(values < item.lower) | (values > item.upper)]
+        if outside.size:
+            raise ValueError(
+                f"{type(system).__name__}: parameter {item.name!r} is {outside[0]:g} in a "
+                f"member, expected a number from {item.lower:g} to {item.upper:g} "
+                f"(unit {item.unit})."
+            )
+
+
+def _draw_members(
+    system: AbstractSystem, table: EnsembleTable
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of what varies; each quantity has a key of its own, by its place.
+
+    The distribution of a parameter is cut to the bounds that the system declares.
+    """
     key = jax.random.key(table.seed)
+    bounds = {item.name: (item.lower, item.upper) for item in parameter_declarations(system)}
     names = [("parameters", name) for name in table.parameters]
     names += [("initial_state", name) for name in table.initial_state]
     drawn: dict[str, dict[str, Any]] = {"parameters": {}, "initial_state": {}}
     for place, (kind, name) in enumerate(names):
         # Offset by one, so that the noise of the members has a branch of its own.
         branch = jax.random.fold_in(key, place + 1)
-        values = _draw(getattr(table, kind)[name], branch, table.members)
+        lower, upper = bounds[name] if kind == "parameters" else (-np.inf, np.inf)
+        values = _draw(getattr(table, kind)[name], branch, table.members, lower, upper)
         drawn[kind][name] = np.asarray(values)
     return drawn["parameters"], drawn["initial_state"]
 
 
 @eqx.filter_jit
-def _draw(distribution: Distribution, key: jax.Array, members: int) -> jax.Array:
-    return quantile(distribution, jax.random.uniform(key, (members,), minval=1e-16))
+def _draw(
+    distribution: Distribution, key: jax.Array, members: int, lower: float, upper: float
+) -> jax.Array:
+    uniform = jax.random.uniform(key, (members,), minval=1e-16)
+    return quantile(distribution, uniform, lower, upper)
 
 
 def _run(

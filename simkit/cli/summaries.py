@@ -41,10 +41,6 @@ from simkit.results import Fit, StartTable, Trajectory
 
 Files = dict[str, Any]
 
-_SAME_OPTIMUM = 0.01
-"""Starts whose objectives differ by less have found the same optimum: the densities
-there differ by one per cent."""
-
 
 def summary(result: Trajectory | Fit, files: Files) -> dict[str, Any]:
     """The object that `--json` prints for a result; see the module."""
@@ -171,12 +167,10 @@ def _derived(fit: Fit) -> list[dict[str, Any]]:
 
 def _starts(starts: StartTable) -> dict[str, Any]:
     counted = starts.rank >= 0
-    objective = starts.objective[counted]
-    best = objective.min() if objective.size else math.nan
     return {
         "total": int(starts.rank.size),
         "counted": int(counted.sum()),
-        "at_optimum": int(np.sum(objective - best < _SAME_OPTIMUM)),
+        "at_optimum": int(starts.at_best.sum()),
         "failed": dict(Counter(starts.status[~counted].tolist())),
     }
 

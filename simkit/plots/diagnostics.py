@@ -12,15 +12,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from simkit.plots import style
 from simkit.plots.words import counted, plain, reasons, with_unit
-from simkit.results import Fit, StartTable
+from simkit.results import SAME_OPTIMUM, Fit, StartTable
 
 
-PLATEAU = 0.1
-"""Starts whose objective is within this of the best count as the same optimum.
-
-The objective is a negative logarithm of a density: a tenth means a density lower by
-ten per cent, far below what data can tell apart.
-"""
+PLATEAU = SAME_OPTIMUM
+"""Where the axis of the waterfall turns from linear to logarithmic."""
 
 
 def residuals(fit: Fit) -> Figure:
