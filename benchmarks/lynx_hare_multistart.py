@@ -91,7 +91,7 @@ def least_time(function, repeats: int) -> tuple[float, np.ndarray]:
 
 def main() -> None:
     """Run both and print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--starts", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
