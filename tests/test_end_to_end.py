@@ -18,7 +18,7 @@ from .cases import ROOT
 
 
 CASE = ROOT / "data" / "lynx_hare" / "case.toml"
-PROGRAM = [sys.executable, "-m", "simkit.cli"]
+PROGRAM = [str(Path(sys.executable).with_name("simkit"))]
 
 
 def run(
