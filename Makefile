@@ -2,7 +2,12 @@
 # Python 3.11 or newer need be there. Another interpreter: `make test PYTHON=python3.12`.
 
 PYTHON ?= python3
+# Each interpreter that is asked for by name gets an environment of its own.
+ifeq ($(origin PYTHON),file)
 VENV ?= .venv
+else
+VENV ?= .venv-$(notdir $(PYTHON))
+endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
