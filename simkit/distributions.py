@@ -4,6 +4,7 @@ The classes stand in the schema of the case file; here is what they mean. All wo
 traced values.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.scipy import special
 from jax.scipy.stats import gamma as gamma_distribution, norm
@@ -45,6 +46,13 @@ def quantile(
 
     Uniform draws put through it are draws from the cut distribution.
     """
+    # Rounding must not carry a draw out of its bounds.
+    return jnp.clip(_quantile(distribution, probability, lower, upper), lower, upper)
+
+
+def _quantile(
+    distribution: Distribution, probability: Array, lower: ArrayLike, upper: ArrayLike
+) -> Array:
     match distribution:
         case Normal(mean=mean, sd=sd):
             return mean + sd * _cut_normal(probability, lower, upper, mean, sd)
@@ -57,9 +65,10 @@ def quantile(
             low, high = jnp.maximum(low, lower), jnp.minimum(high, upper)
             return low + probability * (high - low)
         case Exponential(rate=rate):
-            low = 1 - jnp.exp(-rate * jnp.maximum(jnp.asarray(lower, float), 0.0))
-            high = 1 - jnp.exp(-rate * jnp.asarray(upper, float))
-            return -jnp.log1p(-(low + probability * (high - low))) / rate
+            low = jnp.maximum(jnp.asarray(lower, float), 0.0)
+            # Without memory, so it starts anew at the lower end.
+            part = probability * -jnp.expm1(-rate * (jnp.asarray(upper, float) - low))
+            return low - jnp.log1p(-part) / rate
         case Gamma(shape=shape, rate=rate):
             return _gamma_quantile(shape, probability, lower, upper, rate)
 
@@ -67,22 +76,34 @@ def quantile(
 def _cut_normal(
     probability: Array, lower: ArrayLike, upper: ArrayLike, mean: ArrayLike, sd: ArrayLike
 ) -> Array:
-    low = norm.cdf((lower - mean) / sd)
-    high = norm.cdf((upper - mean) / sd)
-    return special.ndtri(low + probability * (high - low))
+    low = (jnp.asarray(lower, float) - mean) / sd
+    high = (jnp.asarray(upper, float) - mean) / sd
+    # Above the mean by the mirror image: near one a probability keeps no digits.
+    above = low > 0
+    left, right = jnp.where(above, -high, low), jnp.where(above, -low, high)
+    part = jnp.where(above, 1 - probability, probability)
+    start, stop = norm.cdf(left), norm.cdf(right)
+    inside = jnp.clip(special.ndtri(start + part * (stop - start)), left, right)
+    return jnp.where(above, -inside, inside)
 
 
 def _gamma_quantile(
     shape: float, probability: Array, lower: ArrayLike, upper: ArrayLike, rate: float
 ) -> Array:
     """By bisection on the logarithm, since jax has no inverse of the gamma function."""
-    low = special.gammainc(shape, jnp.maximum(jnp.asarray(lower, float), 0.0) * rate)
+    lower = jnp.maximum(jnp.asarray(lower, float), 0.0)
+    low = special.gammainc(shape, lower * rate)
     high = special.gammainc(shape, jnp.minimum(jnp.asarray(upper, float) * rate, 1e300))
     target = low + probability * (high - low)
-    left = jnp.full(jnp.shape(target), -60.0)
+    # Quantiles of small shapes are tiny: at 0.01 the median is e to the power of -69.
+    left = jnp.full(jnp.shape(target), -700.0)
     right = jnp.full(jnp.shape(target), 60.0)
-    for _ in range(60):
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, right = ends
         middle = 0.5 * (left + right)
         below = special.gammainc(shape, jnp.exp(middle)) < target
-        left, right = jnp.where(below, middle, left), jnp.where(below, right, middle)
+        return jnp.where(below, middle, left), jnp.where(below, right, middle)
+
+    left, right = jax.lax.fori_loop(0, 64, halve, (left, right))
     return jnp.exp(0.5 * (left + right)) / rate
