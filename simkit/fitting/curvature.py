@@ -5,6 +5,7 @@ third derivatives are taken per group in its slots and added up: for twelve subj
 three parameters each that is twelve small Hessians instead of one of order 37.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,20 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from simkit.fitting.posterior import Posterior, over_groups
+from solvers.gradients import Forward
+
+
+HESSIAN_LIMIT = 200
+"""Free numbers of one group up to which Hessians are computed: their cost grows with the
+square of that number."""
+
+
+def hessian_obstacle(posterior: Posterior) -> str | None:
+    """Why there is no Hessian of this posterior; `None` if there is one."""
+    count = len(posterior.slots())
+    if count <= HESSIAN_LIMIT:
+        return None
+    return f"{count} free numbers act on one group, more than the {HESSIAN_LIMIT} for a Hessian"
 
 
 class Optimum(eqx.Module):
@@ -28,7 +43,8 @@ class Optimum(eqx.Module):
 def derivatives(
     posterior: Posterior, x: Float[Array, " parameters"], slope: ArrayLike
 ) -> tuple[Array, Array, Array]:
-    """The objective with its gradient and exact Hessian."""
+    """The objective with its gradient and exact Hessian, by forward mode throughout."""
+    posterior = _forward(posterior)
     index = posterior.slot_index()
     size = index.shape[1]
     rows, columns = np.triu_indices(size)
@@ -55,6 +71,13 @@ def derivatives(
     gradient = prior_gradient.at[index].add(gradients)
     hessian = prior_hessian.at[index[:, :, None], index[:, None, :]].add(hessians)
     return -(prior + jnp.sum(values)), -gradient, -0.5 * (hessian + hessian.T)
+
+
+def _forward(posterior: Posterior) -> Posterior:
+    """The same posterior in forward mode, which alone has second derivatives."""
+    if isinstance(posterior.gradient, Forward):
+        return posterior
+    return dataclasses.replace(posterior, gradient=Forward())
 
 
 def refine(
@@ -126,6 +149,7 @@ def skewness_shift(
     Reference: D. V. Lindley, Trabajos de Estadistica 31, 223 (1980); L. Tierney and
     J. B. Kadane, J. Am. Stat. Assoc. 81, 82 (1986).
     """
+    posterior = _forward(posterior)
     index = posterior.slot_index()
 
     def contracted(function: Any, z: Array, directions: Array, *data: Any) -> Array:
@@ -143,10 +167,16 @@ def skewness_shift(
         return jnp.sum(thirds.reshape(len(directions), size), axis=0)
 
     def group(z: Array, own: Array, *data: Any) -> Array:
-        directions = jnp.linalg.cholesky(covariance[own[:, None], own[None, :]]).T
+        directions = root_of(covariance[own[:, None], own[None, :]]).T
         return contracted(posterior.group_log_likelihood, z, directions, *data)
 
     thirds = over_groups(group)(optimum.x[index], jnp.asarray(index), *posterior.contexts())
-    directions = jnp.linalg.cholesky(covariance).T
+    directions = root_of(covariance).T
     prior = contracted(lambda x: posterior.log_prior(x, 1.0), optimum.x, directions)
     return 0.5 * covariance @ prior.at[index].add(thirds)
+
+
+def root_of(covariance: Float[Array, "size size"]) -> Float[Array, "size size"]:
+    """A matrix $R$ with $R R^T$ the covariance, which may have directions of no variance."""
+    values, vectors = jnp.linalg.eigh(covariance)
+    return vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]

@@ -11,7 +11,7 @@ import numpy as np
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import FitTable
 from simkit.fitting.assembly import posterior_from_case
-from simkit.fitting.curvature import Optimum, refine
+from simkit.fitting.curvature import Optimum, hessian_obstacle, refine
 from simkit.fitting.posterior import Posterior
 from simkit.fitting.starts import StartOutcome, run_starts
 from simkit.fitting.tables import assemble_fit, rank_starts
@@ -43,7 +43,8 @@ def fit(
     failed, or that stopped short, is told in `fit.starts` and never ranked; if none
     converged, `fit.status` says so. Double precision is switched on.
 
-    **Raises:** `CaseError` for a broken case.
+    **Raises:** `CaseError` for a broken case, `ValueError` for options given beside one
+    or a method that the noise models do not allow.
 
     The optimum is that of the posterior density of the parameters in their own units,
     so it does not depend on the scale on which the optimiser moves.
@@ -53,6 +54,11 @@ def fit(
     if isinstance(subject, str):
         subject = read_case(subject)
     if isinstance(subject, LoadedCase):
+        if options is not None or title is not None or time_unit != "1":
+            raise ValueError(
+                "fit: a case says its own options, title and time unit; give them for a "
+                "posterior alone, or override keys where the case is read."
+            )
         case = subject.case
         posterior = posterior_from_case(subject)
         options = case.fit or FitTable()
@@ -115,8 +121,16 @@ def _run(
 
 def _optimum(posterior: Posterior, outcome: StartOutcome, best: int | None) -> Optimum:
     """The best start refined to rounding, or the least bad one as it stands."""
+    steps = 40 if best is not None else 1
     if best is None:
         objective = np.where(np.isfinite(outcome.objective), outcome.objective, np.inf)
         best = int(np.argmin(objective))
-        return refine(posterior, jnp.asarray(outcome.x[best]), 0.0, max_steps=1)
-    return refine(posterior, jnp.asarray(outcome.x[best]), 0.0)
+    x = jnp.asarray(outcome.x[best])
+    if hessian_obstacle(posterior) is not None:
+        return Optimum(
+            x,
+            jnp.asarray(outcome.objective[best]),
+            jnp.asarray(outcome.gradient[best]),
+            jnp.full((x.size, x.size), jnp.nan),
+        )
+    return refine(posterior, x, 0.0, max_steps=steps)

@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from simkit.fitting.noise import typical_scale
+from simkit.fitting.noise import COUNTS, MODELS, typical_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +82,24 @@ def measurements_from_rows(
       is left out or NaN.
     - `inputs`: for each group label its known inputs.
 
-    Raises `ValueError` for an unknown observable or if nothing was measured.
+    Raises `ValueError` for an unknown observable or noise model, for columns of different
+    lengths, for a time that is no finite number, for a value that its noise model cannot
+    give, for a group without inputs, and for a group or an observable without any
+    measurement.
     """
     names = [item.name for item in observables]
+    _check_columns(observables, time, observable, value, group)
     labels = ["" for _ in time] if group is None else [str(label) for label in group]
     groups = tuple(dict.fromkeys(labels))
     rows: dict[str, dict[tuple[float, int], dict[int, float]]] = {label: {} for label in groups}
     for label, when, what, number in zip(labels, time, observable, value, strict=True):
         if what not in names:
             raise ValueError(f"There is no observable {what!r}; there are {names}.")
-        if np.isfinite(number):
+        item = observables[names.index(what)]
+        _check_row(item, float(when), float(number))
+        if not np.isnan(number):
             _place(rows[label], float(when), names.index(what), float(number))
-    empty = [label for label, found in rows.items() if not found]
-    if empty or not rows:
-        raise ValueError(f"There are no measurements{f' in group {empty[0]!r}' * bool(empty)}.")
+    _check_something_measured(names, rows)
     length = max(len(times) for times in rows.values())
     shape = (len(groups), length, len(names))
     times, values, present = np.zeros(shape[:2]), np.ones(shape), np.zeros(shape, dtype=bool)
@@ -108,6 +112,57 @@ def measurements_from_rows(
                 values[g, t, o], present[g, t, o] = number, True
     known = _input_arrays(groups, inputs or {})
     return Measurements(groups, tuple(observables), times, values, present, known)
+
+
+def _check_columns(
+    observables: Sequence[Observable],
+    time: Sequence[float],
+    observable: Sequence[str],
+    value: Sequence[float],
+    group: Sequence[str] | None,
+) -> None:
+    for item in observables:
+        if item.noise not in MODELS:
+            raise ValueError(
+                f"The noise of {item.name} is {item.noise!r}, expected one of {list(MODELS)}."
+            )
+    columns = {"time": time, "observable": observable, "value": value}
+    if group is not None:
+        columns["group"] = group
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise ValueError(f"The columns have different lengths ({told}).")
+
+
+def _check_something_measured(
+    names: list[str], rows: dict[str, dict[tuple[float, int], dict[int, float]]]
+) -> None:
+    empty = [label for label, found in rows.items() if not found]
+    if empty or not rows:
+        raise ValueError(f"There are no measurements{f' in group {empty[0]!r}' * bool(empty)}.")
+    seen = {o for found in rows.values() for values in found.values() for o in values}
+    for o, name in enumerate(names):
+        if o not in seen:
+            raise ValueError(f"There are no measurements of {name}.")
+
+
+def _check_row(item: Observable, when: float, number: float) -> None:
+    if not np.isfinite(when):
+        raise ValueError(
+            f"A measurement of {item.name} has the time {when:g}, no finite number."
+        )
+    if np.isnan(number):
+        return
+    if np.isinf(number):
+        expected = "a finite number, or NaN where nothing was measured"
+    elif item.noise == "log_normal" and number <= 0:
+        expected = "a positive number for log_normal noise"
+    elif item.noise in COUNTS and (number < 0 or number != round(number)):
+        expected = f"a whole number from zero for {item.noise} noise"
+    else:
+        return
+    raise ValueError(f"{item.name} at time {when:g} is {number:g}, expected {expected}.")
 
 
 def _place(
@@ -124,6 +179,10 @@ def _input_arrays(
     groups: tuple[str, ...], inputs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, np.ndarray]:
     names = {name for values in inputs.values() for name in values}
+    for label in groups:
+        lacking = sorted(names - set(inputs.get(label, {})))
+        if lacking:
+            raise ValueError(f"The input {lacking[0]} of group {label!r} is not given.")
     return {
         name: np.array([float(inputs[label][name]) for label in groups])
         for name in sorted(names)

@@ -12,6 +12,9 @@ With measurement $y$, prediction $h$ and noise scale $s$:
 | `negative_binomial` | counts with mean $h$ and variance $h + s h^2$ |
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,9 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+MODELS = ("normal", "log_normal", "laplace", "student_t", "poisson", "negative_binomial")
+"""All of them by name."""
+
 LEAST_SQUARES = frozenset({"normal", "log_normal"})
 """Models whose logarithm is minus half a square, up to terms of the scale alone."""
 
@@ -27,11 +33,22 @@ WITHOUT_SCALE = frozenset({"poisson"})
 
 COUNTS = frozenset({"poisson", "negative_binomial"})
 
+KINKED = frozenset({"laplace"})
+"""Models whose likelihood has kinks, at the optimum too: its gradient does not vanish."""
+
 
 def standardised_residual(
-    model: str, measured: Array, predicted: Array, scale: Array
+    model: str,
+    measured: Array,
+    predicted: Array,
+    scale: Array,
+    degrees_of_freedom: float = math.inf,
 ) -> Float[Array, "..."]:
-    """(measured - predicted) / standard deviation, on the scale of the model."""
+    """(measured - predicted) / standard deviation, on the scale of the model.
+
+    A Student law of two degrees of freedom or fewer has no standard deviation; there its
+    scale stands in.
+    """
     match model:
         case "log_normal":
             return (jnp.log(measured) - jnp.log(_positive(predicted))) / scale
@@ -40,6 +57,13 @@ def standardised_residual(
         case "negative_binomial":
             mean = _positive(predicted)
             return (measured - mean) / jnp.sqrt(mean + scale * mean**2)
+        case "laplace":
+            return (measured - predicted) / (math.sqrt(2.0) * scale)
+        case "student_t":
+            # The variance is n / (n - 2) in units of the scale.
+            heavy = degrees_of_freedom <= 2
+            ratio = 1.0 if heavy else 1 / math.sqrt(1 - 2 / degrees_of_freedom)
+            return (measured - predicted) / (ratio * scale)
         case _:
             return (measured - predicted) / scale
 
@@ -57,7 +81,7 @@ def log_likelihood(
                 stats.norm.logpdf(logarithm, jnp.log(_positive(predicted)), scale) - logarithm
             )
         case "laplace":
-            return stats.laplace.logpdf(measured, predicted, scale)
+            return -_magnitude(measured - predicted, scale) / scale - jnp.log(2 * scale)
         case "student_t":
             return stats.t.logpdf(measured, degrees_of_freedom, predicted, scale)
         case "poisson":
@@ -104,12 +128,44 @@ def draw(
 
 
 def typical_scale(model: str, measured: np.ndarray) -> float:
-    """A first guess of the noise scale: half the spread of the data, or 0.1 for counts."""
+    """A first guess of the noise scale: half the spread of the data, or 0.1 for counts.
+
+    Where there is no spread it is 1.
+    """
     if model in COUNTS:
         return 0.1
     values = np.log(measured) if model == "log_normal" else measured
     spread = float(np.std(values))
     return 0.5 * spread if spread > 0 else 1.0
+
+
+@jax.custom_jvp
+def _magnitude(residual: Array, scale: Array) -> Array:
+    """|residual|; its second derivative is the mean that it has under the Laplace law.
+
+    That derivative is twice a delta function, whose mean is 1 / scale. With it Hessians
+    are Fisher informations; without it they would be zero almost everywhere.
+    """
+    del scale
+    return jnp.abs(residual)
+
+
+@_magnitude.defjvp
+def _magnitude_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    residual, scale = primals
+    return jnp.abs(residual), _sign(residual, scale) * tangents[0]
+
+
+@jax.custom_jvp
+def _sign(residual: Array, scale: Array) -> Array:
+    del scale
+    return jnp.sign(residual)
+
+
+@_sign.defjvp
+def _sign_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    residual, scale = primals
+    return jnp.sign(residual), tangents[0] / scale
 
 
 def _positive(value: Array) -> Array:

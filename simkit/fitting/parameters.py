@@ -12,11 +12,25 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simkit.config.schema import Distribution, FreeParameter, Uniform
+from simkit.config.schema import (
+    Distribution,
+    Exponential,
+    FreeParameter,
+    Gamma,
+    LogNormal,
+    Normal,
+    Uniform,
+)
 from simkit.distributions import log_density, quantile
 from simkit.fitting.measurements import Measurements
+from simkit.fitting.noise import WITHOUT_SCALE
 from simkit.fitting.transforms import Transform, make_transform
-from systems.base import AbstractSystem, get_parameter, parameter_declarations
+from systems.base import (
+    AbstractSystem,
+    get_parameter,
+    parameter_declarations,
+    state_names,
+)
 
 
 Role = Literal["parameter", "initial_state", "noise"]
@@ -123,7 +137,7 @@ def _draw(entry: Entry, uniform: Float[Array, " starts"]) -> Float[Array, " star
     if entry.start is None and entry.prior is not None:
         lower, upper = transform.lower, transform.upper
         values = quantile(entry.prior, 0.05 + 0.9 * uniform, lower, upper)
-        return _invert(transform, values)
+        return _inside(transform, np.asarray(values))
     if entry.start is not None:
         low, high = (float(transform.to_unbounded(np.array(v))) for v in entry.start)
     elif math.isfinite(transform.lower) and math.isfinite(transform.upper):
@@ -134,18 +148,13 @@ def _draw(entry: Entry, uniform: Float[Array, " starts"]) -> Float[Array, " star
     return low + (high - low) * uniform
 
 
-def _invert(transform: Transform, values: Array) -> Array:
-    """`to_unbounded` for traced values, by interpolation-free bisection of a monotone map.
-
-    Only starts are drawn with it, so the range of +-40 and 60 halvings are ample.
-    """
-    left, right = jnp.full_like(values, -40.0), jnp.full_like(values, 40.0)
-    rising = transform.to_natural(jnp.asarray(1.0)) > transform.to_natural(jnp.asarray(-1.0))
-    for _ in range(60):
-        middle = 0.5 * (left + right)
-        below = (transform.to_natural(middle) < values) == rising
-        left, right = jnp.where(below, middle, left), jnp.where(below, right, middle)
-    return 0.5 * (left + right)
+def _inside(transform: Transform, values: np.ndarray) -> Array:
+    """`to_unbounded` for draws that rounding may have put on a bound."""
+    with np.errstate(divide="ignore"):
+        x = transform.to_unbounded(values)
+    if math.isfinite(transform.lower) or math.isfinite(transform.upper):
+        x = np.clip(x, -40.0, 40.0)
+    return jnp.asarray(x)
 
 
 def build_parameters(
@@ -166,8 +175,10 @@ def build_parameters(
       not named here is free with defaults.
     - `initial_values`: values of the states at the start, by name.
 
-    Raises `KeyError` for unknown names and `ValueError` for values outside bounds.
+    Raises `KeyError` for unknown names and `ValueError` for values or ranges of starts
+    outside the bounds, and if nothing is free.
     """
+    _check_names(system, measurements, initial_state, noise)
     groups = measurements.groups
     entries: list[Entry] = []
     declared = {item.name: item for item in parameter_declarations(system)}
@@ -188,7 +199,7 @@ def build_parameters(
         label = f"initial_state.{name}"
         entries += _entries(label, target, free, number, bounds, units[name], groups)
     for o, observable in enumerate(measurements.observables):
-        if observable.sd is not None or observable.noise == "poisson":
+        if observable.sd is not None or observable.noise in WITHOUT_SCALE:
             continue
         free = noise.get(observable.name, FreeParameter())
         target, number = Target("noise", observable.name), measurements.spread(o)
@@ -197,7 +208,33 @@ def build_parameters(
         )
         label = f"noise.{observable.name}"
         entries += _entries(label, target, free, number, (0.0, math.inf), unit, groups)
+    if not entries:
+        raise ValueError("Nothing is free: name a parameter, a state or a noise scale to fit.")
     return Parameters(tuple(entries))
+
+
+def _check_names(
+    system: AbstractSystem,
+    measurements: Measurements,
+    initial_state: Mapping[str, FreeParameter],
+    noise: Mapping[str, FreeParameter],
+) -> None:
+    """Those of the parameters are checked where they are looked up."""
+    states = state_names(system)
+    for name in initial_state:
+        if name not in states:
+            raise KeyError(
+                f"{type(system).__name__} has no state {name!r}; it has {list(states)}."
+            )
+    observables = {item.name: item for item in measurements.observables}
+    for name in noise:
+        if name not in observables:
+            raise KeyError(f"There is no observable {name!r}; there are {list(observables)}.")
+        if observables[name].sd is not None or observables[name].noise in WITHOUT_SCALE:
+            raise ValueError(
+                f"The noise scale of {name} cannot be free: it is given, or its noise model "
+                "has none."
+            )
 
 
 def _entries(
@@ -209,12 +246,8 @@ def _entries(
     unit: str,
     groups: tuple[str, ...],
 ) -> list[Entry]:
-    lower = declared[0] if free.lower is None else free.lower
-    upper = declared[1] if free.upper is None else free.upper
-    if isinstance(free.prior, Uniform):
-        lower, upper = max(lower, free.prior.lower), min(upper, free.prior.upper)
-    if free.scale == "log" and lower < 0:
-        lower = 0.0
+    lower, upper = _bounds(free, declared)
+    _check_scale_and_start(label, free, lower, upper)
     if not lower < value < upper:
         if free.start is None:
             raise ValueError(
@@ -222,7 +255,7 @@ def _entries(
                 f"and {upper:g}."
             )
         value = 0.5 * (free.start[0] + free.start[1])
-    width = getattr(free.prior, "sd", None) if free.scale in (None, "linear") else None
+    width = free.prior.sd if isinstance(free.prior, Normal) and free.scale != "log" else None
     transform = make_transform(free.scale, lower, upper, value, width)
     one = Entry(label, target, None, transform, free.prior, value, free.start, unit)
     if not free.each:
@@ -231,3 +264,29 @@ def _entries(
         dataclasses.replace(one, label=f"{label}[{name}]", group=g)
         for g, name in enumerate(groups)
     ]
+
+
+def _bounds(free: FreeParameter, declared: tuple[float, float]) -> tuple[float, float]:
+    """The range of a free number: its bounds, the support of its prior and its scale."""
+    lower = declared[0] if free.lower is None else free.lower
+    upper = declared[1] if free.upper is None else free.upper
+    if isinstance(free.prior, Uniform):
+        lower, upper = max(lower, free.prior.lower), min(upper, free.prior.upper)
+    if isinstance(free.prior, LogNormal | Exponential | Gamma) or free.scale == "log":
+        lower = max(lower, 0.0)
+    return lower, upper
+
+
+def _check_scale_and_start(label: str, free: FreeParameter, lower: float, upper: float) -> None:
+    between = f"between {lower:g} and {upper:g}"
+    if not lower < upper:
+        raise ValueError(f"There is no number {between}, the bounds of {label}.")
+    if free.scale == "logit" and math.isinf(upper - lower):
+        raise ValueError(f"The scale of {label} is logit, which needs two finite bounds.")
+    if free.start is None:
+        return
+    low, high = free.start
+    if not lower < low < high < upper:
+        raise ValueError(
+            f"The start of {label} is from {low:g} to {high:g}, expected a range {between}."
+        )

@@ -23,7 +23,13 @@ from solvers.gradients import AbstractGradient, Forward
 from solvers.integrators.base import AbstractMethod
 from solvers.problem import InitialValueProblem
 from solvers.solve import solve
-from systems.base import AbstractSystem, get_parameter, replace_parameters, state_names
+from systems.base import (
+    AbstractSDE,
+    AbstractSystem,
+    get_parameter,
+    replace_parameters,
+    state_names,
+)
 
 
 class Posterior(eqx.Module):
@@ -51,6 +57,23 @@ class Posterior(eqx.Module):
     measurements: Measurements
     parameters: Parameters
     gradient: AbstractGradient = Forward()
+
+    def __check_init__(self) -> None:
+        name, known = type(self.system).__name__, state_names(self.system)
+        if isinstance(self.system, AbstractSDE):
+            raise ValueError(f"Posterior: {name} is stochastic, which cannot be fitted.")
+        for item in self.measurements.observables:
+            if item.state not in known:
+                raise ValueError(
+                    f"Posterior: {item.name} observes the state {item.state!r}; "
+                    f"{name} has {list(known)}."
+                )
+        times = self.measurements.times
+        if isinstance(times, np.ndarray) and np.min(times) < self.start:
+            raise ValueError(
+                f"Posterior: there is a measurement at time {np.min(times):g}, before the "
+                f"start at {self.start:g}."
+            )
 
     def slots(self) -> tuple[Target, ...]:
         """What each group depends on: simulation first, then noise scales."""
@@ -156,7 +179,11 @@ class Posterior(eqx.Module):
         scales, values = self.noise_scales(x), jnp.asarray(data.values)
         columns = [
             noise.standardised_residual(
-                observable.noise, values[:, :, o], predicted[:, :, o], scales[:, o, None]
+                observable.noise,
+                values[:, :, o],
+                predicted[:, :, o],
+                scales[:, o, None],
+                observable.degrees_of_freedom,
             )
             for o, observable in enumerate(data.observables)
         ]
@@ -172,6 +199,10 @@ class Posterior(eqx.Module):
             if entry.target.role != "noise" and not square:
                 return f"the prior of {entry.label} is no normal density on any scale"
         return None
+
+    def has_kinks(self) -> bool:
+        """Whether the gradient of the objective need not vanish at its optimum."""
+        return any(item.noise in noise.KINKED for item in self.measurements.observables)
 
     def system_of(self, z: Float[Array, " slots"]) -> AbstractSystem:
         """The system with the parameters of one group."""

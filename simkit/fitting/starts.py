@@ -5,6 +5,7 @@ then each noise scale at its conditional optimum, in turn until nothing moves. O
 BFGS on the objective. Both are optimistix solvers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -30,6 +31,8 @@ class StartOutcome(eqx.Module):
     """What became of one start; under `vmap` with a leading axis of starts.
 
     - `x`: the last vector; `objective` and `gradient` there.
+    - `information`: what the measurements tell there about each free number: the
+      curvature and the squared slope of the likelihood along it, for unit steps.
     - `steps`: iterations of the optimiser.
     - `finished`: whether the optimiser met its own stopping rule.
     """
@@ -37,6 +40,7 @@ class StartOutcome(eqx.Module):
     x: Float[Array, " parameters"]
     objective: Float[Array, ""]
     gradient: Float[Array, " parameters"]
+    information: Float[Array, " parameters"]
     steps: Int[Array, ""]
     finished: Any
 
@@ -58,23 +62,68 @@ def run_starts(
     def one(x: Array) -> StartOutcome:
         run = _least_squares if least_squares else _minimise
         x, steps, finished = run(posterior, x, max_steps)
-        objective, gradient = _objective_and_gradient(posterior, x)
-        return StartOutcome(x, objective, gradient, steps, finished)
+        objective, gradient, information = _judge(posterior, x)
+        return StartOutcome(x, objective, gradient, information, steps, finished)
 
     lanes = None if jax.default_backend() == "cpu" else len(starts)
     return jax.lax.map(one, starts, batch_size=lanes)
 
 
-def _objective_and_gradient(posterior: Posterior, x: Array) -> tuple[Array, Array]:
-    if not isinstance(posterior.gradient, Forward):
-        return jax.value_and_grad(posterior.negative_log_posterior)(x)
+def _judge(posterior: Posterior, x: Array) -> tuple[Array, Array, Array]:
+    r"""The objective, its gradient, and what the measurements tell about each number.
+
+    With measurements $m$ that have predictions $h_m$ and log likelihoods $l_m$, the
+    information about $x_i$ is the sum of
+    $(\lvert l_m'' \rvert + l_m'^2) (\partial h_m / \partial x_i)^2$.
+    """
+    follow = _forward if isinstance(posterior.gradient, Forward) else _reverse
+    predicted, contract = follow(posterior, x)
+
+    def slope_of(predicted: Array) -> Array:
+        return jax.grad(lambda h: posterior.objective_given(x, h))(predicted)
+
+    # Each measurement depends on its own prediction alone: all curvatures in one sweep.
+    slope, curvature = jax.jvp(slope_of, (predicted,), (jnp.ones_like(predicted),))
+    objective, direct = jax.value_and_grad(posterior.objective_given)(x, predicted)
+    along, information = contract(slope, jnp.sqrt(jnp.abs(curvature) + slope**2))
+    return objective, direct + along, information
+
+
+def _forward(posterior: Posterior, x: Array) -> tuple[Array, Callable[..., Any]]:
+    """Predictions, and what contracts weights of them with their derivatives.
+
+    It takes the slopes and the roots of the curvatures; with them it gives the gradient
+    and the sum of squares.
+    """
 
     def twice(x: Array) -> tuple[Array, Array]:
-        objective = posterior.objective_given(x, posterior.predictions(x))
-        return objective, objective
+        predicted = posterior.predictions(x)
+        return predicted, predicted
 
-    gradient, objective = jax.jacfwd(twice, has_aux=True)(x)
-    return objective, gradient
+    jacobian, predicted = jax.jacfwd(twice, has_aux=True)(x)
+
+    def contract(slope: Array, root: Array) -> tuple[Array, Array]:
+        weights = jnp.stack([slope, root])[..., None]
+        # Where nothing was measured a derivative need not be finite.
+        terms = jnp.where(weights == 0, 0.0, weights * jacobian)
+        axes = tuple(range(slope.ndim))
+        return jnp.sum(terms[0], axis=axes), jnp.sum(jnp.square(terms[1]), axis=axes)
+
+    return predicted, contract
+
+
+def _reverse(posterior: Posterior, x: Array) -> tuple[Array, Callable[..., Any]]:
+    """The same in reverse, where the sum of squares is estimated: with random signs the
+    square of a sum has it as its mean.
+    """  # noqa: D205
+    predicted, pull = jax.vjp(posterior.predictions, x)
+
+    def contract(slope: Array, root: Array) -> tuple[Array, Array]:
+        signs = jax.random.rademacher(jax.random.key(0), root.shape, root.dtype)
+        along, probe = jax.vmap(lambda w: pull(w)[0])(jnp.stack([slope, signs * root]))
+        return along, jnp.square(probe)
+
+    return predicted, contract
 
 
 def _minimise(posterior: Posterior, x: Array, max_steps: int) -> tuple[Array, Array, Array]:
@@ -104,6 +153,7 @@ def _least_squares(posterior: Posterior, x: Array, max_steps: int) -> Any:
             x[moved],
             (posterior, x),
             has_aux=True,
+            options={"jac": "fwd" if isinstance(posterior.gradient, Forward) else "bwd"},
             max_steps=max_steps,
             throw=False,
         )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from simkit.fitting.curvature import Optimum
+from simkit.fitting.curvature import Optimum, hessian_obstacle
 from simkit.fitting.posterior import Posterior, over_groups
 from simkit.fitting.starts import StartOutcome
 from simkit.results import (
@@ -24,14 +24,16 @@ GRADIENT_TOLERANCE = 1e-2
 """Largest gradient component, on the optimiser's scale, of a start that converged. On a
 log scale it means that a change by one per cent alters the objective by 1e-4."""
 
+INFORMATION_TOLERANCE = 1e-8
+"""Where the measurements tell less than this about every parameter, a start is stuck: even
+steps of many units, factors of e on a log scale, change nothing."""
+
 CURVE_POINTS = 121
-SAME_OPTIMUM = 0.1
-"""Starts whose objective is within this of the best count as the same optimum."""
 
 
 def rank_starts(posterior: Posterior, initial: np.ndarray, outcome: StartOutcome) -> StartTable:
     """Tell converged starts from the others, and rank those by their objective."""
-    statuses = np.array([_status(outcome, i) for i in range(len(initial))])
+    statuses = np.array([_status(posterior, outcome, i) for i in range(len(initial))])
     converged = statuses == "converged"
     objective = np.where(np.isfinite(outcome.objective), outcome.objective, np.nan)
     rank = np.full(len(initial), -1)
@@ -49,13 +51,18 @@ def rank_starts(posterior: Posterior, initial: np.ndarray, outcome: StartOutcome
     )
 
 
-def _status(outcome: StartOutcome, i: int) -> str:
+def _status(posterior: Posterior, outcome: StartOutcome, i: int) -> str:
     if not np.isfinite(outcome.objective[i]):
         return "the solve failed"
     gradient = outcome.gradient[i]
     if not np.all(np.isfinite(gradient)):
         return "the gradient is not finite"
+    moved = np.array([e.target.role != "noise" for e in posterior.parameters.entries])
+    if np.any(moved) and np.all(outcome.information[i][moved] < INFORMATION_TOLERANCE):
+        return "stuck where the predictions do not depend on the parameters"
     if np.max(np.abs(gradient)) <= GRADIENT_TOLERANCE:
+        return "converged"
+    if outcome.finished[i] and posterior.has_kinks():
         return "converged"
     if not outcome.finished[i]:
         return "stopped after the allowed number of steps"
@@ -81,13 +88,16 @@ def assemble_fit(
 ) -> Fit:
     """Put together everything that a fit says."""
     data, entries = posterior.measurements, posterior.parameters.entries
-    covariance, singular = covariance_of(np.asarray(optimum.hessian))
+    at_bound = bounded(posterior, np.asarray(optimum.x))
+    covariance, singular = covariance_of(np.asarray(optimum.hessian), at_bound)
     grid = curve_times(posterior)
     facts = jax.tree.map(
         np.asarray, _facts(posterior, optimum.x, jnp.asarray(grid), jnp.asarray(covariance))
     )
     estimate, slope = facts["natural"], facts["slope"]
     natural_covariance = covariance * np.outer(slope, slope)
+    # A parameter at its bound has no standard error: its optimum lies beyond.
+    natural_covariance[at_bound, :] = natural_covariance[:, at_bound] = np.nan
     parameters = ParameterTable(
         name=np.array([entry.label for entry in entries]),
         unit=np.array([entry.unit for entry in entries]),
@@ -96,9 +106,7 @@ def assemble_fit(
         standard_error=np.sqrt(np.diag(natural_covariance)),
         lower=np.array([entry.transform.lower for entry in entries]),
         upper=np.array([entry.transform.upper for entry in entries]),
-        at_bound=np.array(
-            [e.transform.at_bound(float(v)) for e, v in zip(entries, estimate, strict=True)]
-        ),
+        at_bound=at_bound,
     )
     return Fit(
         title=title,
@@ -117,23 +125,44 @@ def assemble_fit(
         derived=derived_table(posterior, facts["derived"], facts["derived_error"]),
         observable_units={item.name: item.unit for item in data.observables},
         time_unit=time_unit,
-        warnings=_warnings(starts, parameters, singular, converged),
+        warnings=_warnings(
+            starts, parameters, singular, converged, hessian_obstacle(posterior)
+        ),
         provenance=provenance,
     )
 
 
-def covariance_of(hessian: np.ndarray) -> tuple[np.ndarray, bool]:
+def bounded(posterior: Posterior, x: np.ndarray) -> np.ndarray:
+    """Which parameters lie at a bound, shape `(parameters,)`."""
+    values = np.asarray(_natural(posterior, jnp.asarray(x)[None, None]))[0, 0]
+    pairs = zip(posterior.parameters.entries, values.tolist(), strict=True)
+    return np.array([entry.transform.at_bound(value) for entry, value in pairs])
+
+
+def covariance_of(hessian: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, bool]:
     """Inverse of a Hessian, and whether it is not safely positive definite.
+
+    The parameters that are `held`, at a bound, are kept there: the curvature of an
+    optimum beyond the bound says nothing, so their variance is zero.
 
     Directions without positive curvature get an infinite variance's stand-in, the
     inverse of the smallest trusted curvature, so that nothing looks well determined.
+    What can be trusted is judged with the parameters measured in their own standard
+    deviations, so that one that is known very well does not make others look unknown.
     """
     if not np.all(np.isfinite(hessian)):
         return np.full(hessian.shape, np.nan), True
-    values, vectors = np.linalg.eigh(hessian)
-    floor = 1e-10 * np.max(np.abs(values))
-    trusted = np.maximum(values, floor)
-    return (vectors / trusted) @ vectors.T, bool(np.min(values) <= floor)
+    covariance, free = np.zeros(hessian.shape), np.flatnonzero(~held)
+    if free.size == 0:
+        return covariance, False
+    part = hessian[np.ix_(free, free)]
+    diagonal = np.diag(part)
+    unit = np.sqrt(np.maximum(diagonal, 1e-14 * np.max(np.abs(part)) or 1.0))
+    values, vectors = np.linalg.eigh(part / np.outer(unit, unit))
+    floor = max(1e-10 * np.max(np.abs(values)), 1e-300)
+    inverse = (vectors / np.maximum(values, floor)) @ vectors.T / np.outer(unit, unit)
+    covariance[np.ix_(free, free)] = inverse
+    return covariance, bool(np.min(values) <= floor)
 
 
 def curve_times(posterior: Posterior) -> np.ndarray:
@@ -244,7 +273,11 @@ def _observations(
 
 
 def _warnings(
-    starts: StartTable, parameters: ParameterTable, singular: bool, converged: bool
+    starts: StartTable,
+    parameters: ParameterTable,
+    singular: bool,
+    converged: bool,
+    without_hessian: str | None,
 ) -> tuple[str, ...]:
     found = []
     if not converged:
@@ -256,18 +289,16 @@ def _warnings(
     failed.pop("converged", None)
     for status, count in failed.items():
         found.append(f"{count} of {len(starts.status)} starts do not count: {status}.")
-    ranked = starts.rank >= 0
-    if np.sum(ranked) > 1:
-        best = np.min(starts.objective[ranked])
-        same = int(np.sum(starts.objective[ranked] <= best + SAME_OPTIMUM))
-        if same == 1:
-            found.append(
-                "Only one start reached the best objective: there may be a better optimum. "
-                "Try more starts."
-            )
+    if np.sum(starts.rank >= 0) > 1 and np.sum(starts.at_best) == 1:
+        found.append(
+            "Only one start reached the best objective: there may be a better optimum. "
+            "Try more starts."
+        )
     for name in parameters.name[parameters.at_bound]:
-        found.append(f"{name} lies at its bound; its standard error means nothing.")
-    if singular:
+        found.append(f"{name} lies at its bound, where it is held; it has no standard error.")
+    if without_hessian is not None:
+        found.append(f"There are no standard errors: {without_hessian}.")
+    elif singular:
         found.append(
             "The Hessian at the optimum is not safely positive definite: some combination "
             "of parameters is not determined by these data."

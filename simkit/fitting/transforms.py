@@ -22,7 +22,8 @@ class Transform(eqx.Module):
 
     - `scale`: `"linear"`, `"log"` or `"logit"`.
     - `lower`, `upper`: bounds of the parameter itself.
-    - `centre`, `width`: where and how large steps are on an unbounded scale.
+    - `centre`, `width`: where and how large steps are on an unbounded scale; `width` is
+      also what counts as small beside a single bound.
     """
 
     scale: str = eqx.field(static=True)
@@ -62,13 +63,19 @@ class Transform(eqx.Module):
         return jnp.log(jnp.abs(jax.jvp(self.to_natural, (x,), (jnp.ones_like(x),))[1]))
 
     def at_bound(self, value: float) -> bool:
-        """Whether the value lies within a millionth of the range from a finite bound."""
+        """Whether the value lies within a millionth of the range from a finite bound.
+
+        With one bound `width` stands for the range; zero is no bound on a log scale.
+        """
         lower, upper = self._bounds()
-        if math.isinf(lower) or math.isinf(upper):
+        if math.isinf(lower) and math.isinf(upper):
             return False
-        c = math.log(value) if self.scale == "log" else value
+        c = value
+        if self.scale == "log":
+            c = math.log(value) if value > 0 else -math.inf
+        span = upper - lower
         distance = min(c - lower, upper - c)
-        return distance <= 1e-6 * (upper - lower)
+        return distance <= 1e-6 * (self.width if math.isinf(span) else span)
 
     def _bounds(self) -> tuple[float, float]:
         if self.scale != "log":

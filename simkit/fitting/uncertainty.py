@@ -11,9 +11,10 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array
 
 from simkit.fitting import noise
-from simkit.fitting.curvature import refine, skewness_shift
+from simkit.fitting.curvature import hessian_obstacle, refine, root_of, skewness_shift
 from simkit.fitting.posterior import Posterior
 from simkit.fitting.tables import (
+    bounded,
     covariance_of,
     curve_table,
     curve_times,
@@ -59,8 +60,8 @@ def uncertainty(
     - `method`: default `Laplace()`.
     - `posterior`: needed for a fit that was read from a file, which holds numbers alone.
 
-    **Raises:** `ValueError` for a fit that did not converge, or where the posterior is
-    missing.
+    **Raises:** `ValueError` for a fit that did not converge, where the posterior is
+    missing, or where there are too many free numbers for a Hessian.
     """
     use_double_precision()
     method = method or Laplace()
@@ -72,12 +73,21 @@ def uncertainty(
         )
     if fit.status != "converged":
         raise ValueError(f"uncertainty: the fit is of status {fit.status!r}, not 'converged'.")
+    obstacle = hessian_obstacle(posterior)
+    if obstacle is not None:
+        raise ValueError(f"uncertainty: the Laplace approximation needs a Hessian; {obstacle}.")
     estimate = posterior.parameters.unbounded(fit.parameters.estimate.tolist())
     mode = refine(posterior, estimate, 1.0)
-    covariance, singular = covariance_of(np.asarray(mode.hessian))
-    shift = jnp.zeros_like(mode.x)
+    held = bounded(posterior, np.asarray(mode.x))
+    covariance, singular = covariance_of(np.asarray(mode.hessian), held)
+    shift = np.zeros(mode.x.shape)
     if method.correct_mean and not singular:
-        shift = skewness_shift(posterior, mode, jnp.asarray(covariance))
+        shift = np.asarray(skewness_shift(posterior, mode, jnp.asarray(covariance)))
+        if not np.all(np.isfinite(shift)):
+            raise ValueError(
+                "uncertainty: third derivatives at the optimum are not finite, so the mean "
+                "cannot be corrected; use Laplace(correct_mean=False)."
+            )
     grid = curve_times(posterior)
     facts = _facts(
         posterior,
@@ -86,21 +96,29 @@ def uncertainty(
         jnp.asarray(grid),
         jax.random.key(method.seed),
         method.draws,
+        jnp.asarray(0.5 * (1 - method.level)),
     )
-    return _assemble(
-        posterior, fit, method, covariance, np.asarray(shift), grid, singular, facts
-    )
+    return _assemble(posterior, fit, method, covariance, held, shift, grid, singular, facts)
 
 
 @eqx.filter_jit
 def _facts(
-    posterior: Posterior, mean: Array, covariance: Array, grid: Array, key: Any, draws: int
+    posterior: Posterior,
+    mean: Array,
+    covariance: Array,
+    grid: Array,
+    key: Any,
+    draws: int,
+    tail: Array,
 ) -> dict[str, Array]:
     """Draws of the parameters with the curves, new measurements and derived quantities."""
-    values, vectors = jnp.linalg.eigh(covariance)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]
+    deviation = jnp.sqrt(jnp.diag(covariance))
+    # Quantiles survive a monotone map, so the ends of intervals need no draws.
+    reach = -ndtri(tail) * deviation
+    ends = jnp.stack([mean - reach, mean + reach])
     first, second = jax.random.split(key)
-    x = mean[None, :] + jax.random.normal(first, (draws, mean.size)) @ root.T
+    normal = jax.random.normal(first, (draws, mean.size))
+    x = mean[None, :] + normal @ root_of(covariance).T
 
     def one(x: Array, key: Any) -> Any:
         curves = posterior.curves(x, grid)
@@ -120,19 +138,12 @@ def _facts(
     curves, new, derived = jax.vmap(one)(x, jax.random.split(second, draws))
     return {
         "natural": jax.vmap(posterior.parameters.natural)(x),
-        "moments": _moments(posterior, mean, jnp.sqrt(jnp.diag(covariance))),
-        "at_mean": jax.vmap(posterior.parameters.natural)(_quantile_grid(mean, covariance)),
+        "moments": _moments(posterior, mean, deviation),
+        "ends": jax.vmap(posterior.parameters.natural)(ends),
         "curves": curves,
         "new": new,
         "derived": derived,
     }
-
-
-def _quantile_grid(mean: Array, covariance: Array) -> Array:
-    """Normal quantiles of each coordinate: quantiles survive a monotone map."""
-    deviation = jnp.sqrt(jnp.diag(covariance))
-    probabilities = jnp.linspace(0.0, 1.0, 2001)[1:-1]
-    return mean[None, :] + deviation[None, :] * ndtri(probabilities)[:, None]
 
 
 def _moments(posterior: Posterior, mean: Array, deviation: Array) -> Array:
@@ -154,6 +165,7 @@ def _assemble(
     fit: Fit,
     method: Laplace,
     covariance: np.ndarray,
+    held: np.ndarray,
     shift: np.ndarray,
     grid: np.ndarray,
     singular: bool,
@@ -174,26 +186,30 @@ def _assemble(
         predictive_upper={name: new_upper[:, :, o] for o, name in enumerate(names)},
         level=method.level,
     )
-    deviation = np.sqrt(np.diag(covariance))
-    relative = shift / deviation
-    quantiles = np.quantile(facts["at_mean"], [tail, 1 - tail], axis=0)
-    derived = facts["derived"][good]
+    # What is held at its bound has no uncertainty that could be told.
+    deviation = np.sqrt(np.where(held, np.nan, np.diag(covariance)))
+    relative = np.where(held, 0.0, shift / deviation)
+    ends = np.where(held, np.nan, np.sort(facts["ends"], axis=0))
+    derived, missing = facts["derived"][good], np.full(facts["derived"].shape[1:], np.nan)
+    moments = (
+        (np.mean(derived, axis=0), np.std(derived, axis=0)) if good.any() else (missing,) * 2
+    )
     return Uncertainty(
         method="Laplace approximation"
         + (", mean corrected for skewness" if method.correct_mean and not singular else ""),
         level=method.level,
         name=fit.parameters.name,
         mean=facts["moments"][0],
-        standard_deviation=facts["moments"][1],
-        lower=quantiles[0],
-        upper=quantiles[1],
+        standard_deviation=np.where(held, np.nan, facts["moments"][1]),
+        lower=ends[0],
+        upper=ends[1],
         shift=relative,
         correlation=covariance / np.outer(deviation, deviation),
         draws=facts["natural"],
         curves=curves,
-        derived=derived_table(posterior, np.mean(derived, axis=0), np.std(derived, axis=0)),
+        derived=derived_table(posterior, *moments),
         failed_draws=int(np.sum(~good)),
-        warnings=_warnings(fit, relative, good, singular),
+        warnings=_warnings(fit, relative, held, good, singular),
     )
 
 
@@ -205,8 +221,13 @@ def _band(values: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _warnings(fit: Fit, shift: np.ndarray, good: np.ndarray, singular: bool) -> tuple[str, ...]:
-    found = []
+def _warnings(
+    fit: Fit, shift: np.ndarray, held: np.ndarray, good: np.ndarray, singular: bool
+) -> tuple[str, ...]:
+    found = [
+        f"{name} is held at its bound; the uncertainty of the others is for that value."
+        for name in fit.parameters.name[held]
+    ]
     for name, moved in zip(fit.parameters.name, shift, strict=True):
         if abs(moved) > LARGE_SHIFT:
             found.append(
@@ -215,7 +236,7 @@ def _warnings(fit: Fit, shift: np.ndarray, good: np.ndarray, singular: bool) -> 
             )
     if not np.all(good):
         found.append(
-            f"{np.sum(~good)} of {len(good)} draws could not be solved and are not in the bands."
+            f"{np.sum(~good)} of {len(good)} draws could not be solved; the bands lack them."
         )
     if singular:
         found.append(
