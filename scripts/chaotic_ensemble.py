@@ -10,7 +10,7 @@ many starts are needed because the rate is not the same all over the attractor. 
     python scripts/chaotic_ensemble.py [FOLDER]
 
 FOLDER (default: results/chaotic_ensemble) then holds `result.h5` with every member, and
-in `figures/` the attractor and the growth of the differences.
+`figures/`: the states, the attractor, the growth of the differences.
 """
 
 import dataclasses
@@ -22,14 +22,13 @@ import numpy as np
 import simkit as sk
 
 
+LORENZ = sk.systems.Lorenz63()
 LITERATURE = 0.906
 DIFFERENCE = 1e-10
 TIMES = np.linspace(0.0, 40.0, 401)
+# Differences have turned into the direction that grows fastest, and are still tiny.
 GROWTH = (5.0, 17.0)
-"""Times between which growth is measured: differences have turned into the direction that
-grows fastest, and are still far smaller than the attractor."""
-# Steps of a constant size: adaptive ones could differ between two members of a cluster,
-# by more than the members do.
+# Steps of one size: adaptive ones could differ within a cluster by more than its members.
 METHOD = sk.solvers.Dopri8(step=0.01)
 
 
@@ -43,14 +42,13 @@ def main(
     """Simulate `starts` clusters of so many `members`, write everything, print lambda."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lorenz = sk.systems.Lorenz63()
     noise = np.random.default_rng(seed)
     # After 100 units of time starts from anywhere are on the attractor; 20 would not do,
     # since near its two unstable fixed points the motion spirals outwards very slowly.
     anywhere = {name: noise.normal(scale=10.0, size=starts) for name in "xyz"}
-    settled = sk.simulate(lorenz, start=0.0, times=np.array([100.0]), initial_states=anywhere)
+    settled = sk.simulate(LORENZ, start=0.0, times=np.array([100.0]), initial_states=anywhere)
     trajectory = sk.simulate(
-        lorenz,
+        LORENZ,
         times=TIMES,
         method=METHOD,
         initial_states={
@@ -64,18 +62,16 @@ def main(
     if not trajectory.succeeded.all():
         raise RuntimeError(f"Members failed: {set(trajectory.status.tolist())}.")
     distance = distances(trajectory, starts)
-    logarithm = {"log10_distance": np.log10(distance.reshape(starts * members, -1))}
-    growth = dataclasses.replace(trajectory, states=logarithm, state_units={})
+    logarithm = np.log10(distance.reshape(starts * members, -1))
+    growth = dataclasses.replace(trajectory, states={"log10_distance": logarithm})
 
     sk.save(trajectory, folder / "result.h5", overwrite=True)
     sk.plots.save_figures(trajectory, folder / "figures")
-    for suffix in ("png", "svg"):
-        sk.plots.save(sk.plots.trajectory(growth), folder / f"figures/growth.{suffix}")
+    sk.plots.save(sk.plots.trajectory(growth), folder / "figures/growth.png")
     value, error = exponent(distance)
     print(f"{trajectory.title}: {starts} clusters of {members} members")
     for i in range(0, TIMES.size, 50):
-        spread = np.exp(np.mean(np.log(distance[:, :, i])))
-        print(f"time {TIMES[i]:4.0f}: typical distance in a cluster {spread:.1e}")
+        print(f"time {TIMES[i]:4.0f}: median distance {np.median(distance[:, :, i]):.1e}")
     print(f"leading Lyapunov exponent {value:.3f} +- {error:.3f}, literature {LITERATURE}")
     print(f"Written to {folder}: result.h5, figures/")
     return trajectory

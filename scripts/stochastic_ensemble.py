@@ -3,9 +3,8 @@
 Every member of an Ornstein-Uhlenbeck process starts at the same place, returns to the
 mean and is disturbed by a white noise of its own. At every time the exact distribution
 is normal with known mean and variance, so the moments of the ensemble can be off by
-their sampling errors only: for n members, sd / sqrt(n) of the mean and
-variance * sqrt(2 / (n - 1)) of the variance. Differences beyond a few of these would be
-the fault of the method or of its step.
+their sampling errors only; differences beyond a few of these would be the fault of the
+method or of its step.
 
     python scripts/stochastic_ensemble.py [FOLDER]
 

@@ -144,7 +144,8 @@ def test_chaotic_ensemble(tmp_path, capsys):
     module = script("chaotic_ensemble")
     module.main(tmp_path, starts=25, members=4)
     trajectory = read_ensemble(tmp_path, members=100)
-    assert figures(tmp_path / "figures") == {"trajectory", "phase", "growth"}
+    assert figures(tmp_path / "figures") == {"trajectory", "phase"}
+    assert (tmp_path / "figures/growth.png").stat().st_size > 1000
     distance = module.distances(trajectory, 25)
     assert distance.shape == (25, 4, trajectory.times.size)
     assert np.all(distance[:, :, 0] < 1e-9)
