@@ -105,7 +105,7 @@ def _forward(posterior: Posterior, x: Array) -> tuple[Array, Callable[..., Any]]
     def contract(slope: Array, root: Array) -> tuple[Array, Array]:
         weights = jnp.stack([slope, root])[..., None]
         # Where nothing was measured a derivative need not be finite.
-        terms = jnp.where(weights == 0, 0.0, weights * jacobian)
+        terms = jnp.where(weights == 0, 0.0, weights * jacobian[None])
         axes = tuple(range(slope.ndim))
         return jnp.sum(terms[0], axis=axes), jnp.sum(jnp.square(terms[1]), axis=axes)
 
