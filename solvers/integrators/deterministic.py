@@ -74,6 +74,7 @@ class Dopri8(AbstractDeterministicMethod):
     """
 
     order: ClassVar[float] = 8
+    steps_on_saves: ClassVar[bool] = True
 
     def stepper(self) -> diffrax.AbstractSolver:
         """See the class."""
