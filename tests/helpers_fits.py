@@ -19,7 +19,7 @@ class Decay(AbstractODE):
     """Exponential decay: amount(t) = amount(0) exp(-rate t)."""
 
     rate: Any = parameter(0.7, positive=True, unit="1/h")
-    states = (State("amount", 2.0, "mg"),)
+    states: ClassVar[tuple[State, ...]] = (State("amount", 2.0, "mg"),)
     derived_units: ClassVar = {"half_life": "h"}
 
     def vector_field(self, t, y, inputs) -> Any:
@@ -34,7 +34,7 @@ class Line(AbstractODE):
     """A straight line: height(t) = height(0) + slope t."""
 
     slope: Any = parameter(0.5)
-    states = (State("height", 1.0, "m"),)
+    states: ClassVar[tuple[State, ...]] = (State("height", 1.0, "m"),)
 
     def vector_field(self, t, y, inputs) -> Any:
         del t, inputs
@@ -46,7 +46,7 @@ class Product(AbstractODE):
 
     first: Any = parameter(1.0, positive=True)
     second: Any = parameter(0.7, positive=True)
-    states = (State("amount", 2.0),)
+    states: ClassVar[tuple[State, ...]] = (State("amount", 2.0),)
 
     def vector_field(self, t, y, inputs) -> Any:
         del t, inputs
@@ -57,7 +57,7 @@ class Explosive(AbstractODE):
     """y' = rate y^2 from 1: blows up at 1 / rate, within the data for rates above 0.5."""
 
     rate: Any = parameter(0.2)
-    states = (State("amount", 1.0),)
+    states: ClassVar[tuple[State, ...]] = (State("amount", 1.0),)
 
     def vector_field(self, t, y, inputs) -> Any:
         del t, inputs
@@ -69,7 +69,7 @@ class Switched(AbstractODE):
 
     rate: Any = parameter(0.7, positive=True)
     inputs = (Input("dose", 2.0, "mg"),)
-    states = (State("amount", 2.0),)
+    states: ClassVar[tuple[State, ...]] = (State("amount", 2.0),)
 
     def initial_state(self, inputs):
         return jnp.stack([jnp.asarray(inputs["dose"], dtype=float)])

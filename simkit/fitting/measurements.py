@@ -139,8 +139,10 @@ def _check_something_measured(
     names: list[str], rows: dict[str, dict[tuple[float, int], dict[int, float]]]
 ) -> None:
     empty = [label for label, found in rows.items() if not found]
-    if empty or not rows:
-        raise ValueError(f"There are no measurements{f' in group {empty[0]!r}' * bool(empty)}.")
+    if not rows:
+        raise ValueError("There are no measurements.")
+    if empty:
+        raise ValueError(f"There are no measurements in group {empty[0]!r}.")
     seen = {o for found in rows.values() for values in found.values() for o in values}
     for o, name in enumerate(names):
         if o not in seen:

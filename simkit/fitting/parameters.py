@@ -138,6 +138,9 @@ def _draw(entry: Entry, uniform: Float[Array, " starts"]) -> Float[Array, " star
         lower, upper = transform.lower, transform.upper
         values = quantile(entry.prior, 0.05 + 0.9 * uniform, lower, upper)
         return _inside(transform, np.asarray(values))
+    if entry.start is not None and transform.scale == "linear":
+        values = entry.start[0] + (entry.start[1] - entry.start[0]) * uniform
+        return _inside(transform, np.asarray(values))
     if entry.start is not None:
         low, high = (float(transform.to_unbounded(np.array(v))) for v in entry.start)
     elif math.isfinite(transform.lower) and math.isfinite(transform.upper):
