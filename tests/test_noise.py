@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from simkit.fitting.noise import (
@@ -76,6 +77,33 @@ def test_first_derivatives_agree_with_finite_differences(model):
     up, down = (total(point[0], point[1] + s) for s in (step, -step))
     difference = float(up - down) / (2 * step)
     assert float(scale_slope) == pytest.approx(difference, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.01e-3, 0.99e-3, 1e-5, 1e-9, 1e-13, 1e-200])
+def test_negative_binomial_noise_becomes_poisson_noise(scale):
+    """To rounding, in value and in slope: the textbook formula loses all digits here."""
+    counts = jnp.asarray(MEASURED["negative_binomial"])
+    predicted, s = jnp.asarray(PREDICTED), jnp.asarray(scale)
+    found = log_likelihood("negative_binomial", counts, predicted, s, DEGREES)
+    # The product over the counts that the gamma functions stand for.
+    rising = np.array([np.sum(np.log1p(scale * np.arange(n))) for n in counts])
+    expected = (
+        rising
+        - scipy.special.gammaln(counts + 1)
+        - np.log1p(PREDICTED * scale) / scale
+        + np.asarray(counts) * (np.log(PREDICTED) - np.log1p(PREDICTED * scale))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    if scale < 1e-8:
+        np.testing.assert_allclose(found, scipy.stats.poisson(PREDICTED).logpmf(counts), 1e-5)
+    # The optimiser moves on a log scale.
+    slope = scale * jax.jacfwd(
+        lambda s: log_likelihood("negative_binomial", counts, predicted, s, DEGREES)
+    )(s)
+    if scale < 1e-8:
+        n, mean = np.asarray(counts), PREDICTED
+        expected = scale * ((n - mean) ** 2 - n) / 2
+        np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-12)
 
 
 def test_the_curvature_of_laplace_noise_is_its_fisher_information():

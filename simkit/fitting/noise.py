@@ -88,13 +88,13 @@ def log_likelihood(
             mean = _positive(predicted)
             return measured * jnp.log(mean) - mean - gammaln(measured + 1)
         case "negative_binomial":
-            mean, size = _positive(predicted), 1 / scale
+            # Below, the square of its inverse would overflow.
+            mean, scale = _positive(predicted), jnp.maximum(scale, 1e-100)
             return (
-                gammaln(measured + size)
-                - gammaln(size)
+                _log_rising(measured, scale)
                 - gammaln(measured + 1)
-                - size * jnp.log1p(mean * scale)
-                + measured * (jnp.log(mean * scale) - jnp.log1p(mean * scale))
+                - jnp.log1p(mean * scale) / scale
+                + measured * (jnp.log(mean) - jnp.log1p(mean * scale))
             )
     raise ValueError(f"There is no noise model {model!r}.")
 
@@ -137,6 +137,26 @@ def typical_scale(model: str, measured: np.ndarray) -> float:
     values = np.log(measured) if model == "log_normal" else measured
     spread = float(np.std(values))
     return 0.5 * spread if spread > 0 else 1.0
+
+
+def _log_rising(count: Array, scale: Array) -> Array:
+    """Logarithm of scale^n Gamma(n + 1 / scale) / Gamma(1 / scale).
+
+    For a small scale the two terms are huge and their difference has no digits, so Stirling's series
+    gives it. With fewer digits an optimiser finds optima that are none.
+    """
+    small = scale < 1e-3
+    safe = jnp.where(small, 1.0, scale)
+    direct = gammaln(count + 1 / safe) - gammaln(1 / safe) + count * jnp.log(safe)
+    little = jnp.where(small, scale, 1e-3)
+    ratio = 1 + count * little
+    stirling = (
+        (1 / little - 0.5 + count) * jnp.log1p(count * little)
+        - count
+        + little / 12 * (1 / ratio - 1)
+        - little**3 / 360 * (1 / ratio**3 - 1)
+    )
+    return jnp.where(small, stirling, direct)
 
 
 @jax.custom_jvp
