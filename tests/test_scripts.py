@@ -74,6 +74,7 @@ def test_every_script_keeps_to_the_public_interface(name):
     assert f"def test_{name.removeprefix('fit_')}(" in Path(__file__).read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_lynx_hare(tmp_path, capsys):
     """Rates agree with the reference posterior in data/lynx_hare/SOURCE.txt."""
     returned = script("fit_lynx_hare").main(tmp_path, starts=STARTS)
@@ -89,6 +90,7 @@ def test_lynx_hare(tmp_path, capsys):
     assert all(name in printed for name in means)
 
 
+@pytest.mark.slow
 def test_influenza(tmp_path, capsys):
     """The posterior is that of the grid in data/influenza/SOURCE.txt."""
     script("fit_influenza").main(tmp_path, starts=STARTS)
@@ -106,6 +108,7 @@ def test_influenza(tmp_path, capsys):
     assert "basic_reproduction_number" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_theophylline(tmp_path, capsys):
     """Clearances and half-lives are those of the least-squares fits of each subject."""
     script("fit_theophylline").main(tmp_path, starts=STARTS)
@@ -164,6 +167,7 @@ def test_a_script_overwrites_its_own_output(tmp_path):
     np.testing.assert_array_equal(read_ensemble(tmp_path, 500).states["x"], last)
 
 
+@pytest.mark.slow
 def test_a_script_runs_from_the_command_line(tmp_path):
     """With a folder as its one argument, from any working folder."""
     command = [sys.executable, str(ROOT / "scripts/stochastic_ensemble.py"), "here"]
