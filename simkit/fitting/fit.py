@@ -4,14 +4,17 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import FitTable
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.curvature import Optimum, hessian_obstacle, refine
+from simkit.fitting.parameters import Parameters
 from simkit.fitting.posterior import Posterior
 from simkit.fitting.starts import StartOutcome, run_starts
 from simkit.fitting.tables import assemble_fit, rank_starts
@@ -105,8 +108,7 @@ def _run(
     posterior: Posterior, options: FitTable, least_squares: bool, progress: Progress | None
 ) -> tuple[StartOutcome, np.ndarray]:
     """All starts, in segments of one shape so that one program serves them all."""
-    key = jax.random.key(options.seed)
-    initial = posterior.parameters.draw_starts(key, options.starts)
+    initial = np.asarray(_draw(posterior.parameters, options.seed, options.starts))
     size = min(options.segment or options.starts, options.starts)
     parts: list[Any] = []
     for begin in range(0, options.starts, size):
@@ -116,7 +118,13 @@ def _run(
         if progress is not None:
             progress(min(begin + size, options.starts), options.starts, "starts")
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: options.starts], *parts)
-    return joined, np.asarray(initial)
+    return joined, initial
+
+
+@eqx.filter_jit
+def _draw(parameters: Parameters, seed: int, starts: int) -> Array:
+    """As one program: done eagerly, each operation would be compiled for itself."""
+    return parameters.draw_starts(jax.random.key(seed), starts)
 
 
 def _optimum(posterior: Posterior, outcome: StartOutcome, best: int | None) -> Optimum:
