@@ -4,7 +4,9 @@ Exit codes: 0 well; 1 a fault of simkit; 2 bad input or usage; 3 a solve or a fi
 (the result is written, with its status); 130 interrupted.
 """
 
+import contextlib
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -85,4 +87,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    cli.main(args=None if arguments is None else list(arguments), prog_name="simkit")
+    if arguments is not None:
+        cli.main(args=list(arguments), prog_name="simkit")
+    try:
+        cli.main(prog_name="simkit")
+    except SystemExit as end:
+        _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+
+
+def _leave(code: int) -> None:
+    """End the process at once: taking jax apart in good order lasts a second.
+
+    All files are closed by then. Without jax there is nothing to save.
+    """
+    if "jax" not in sys.modules:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)

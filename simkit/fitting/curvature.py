@@ -135,45 +135,38 @@ def _newton_step(point: Optimum) -> Array:
     return step / jnp.maximum(1.0, jnp.max(jnp.abs(step)) / 2.0)
 
 
-@eqx.filter_jit
 def skewness_shift(
-    posterior: Posterior, optimum: Optimum, covariance: Float[Array, "parameters parameters"]
-) -> Float[Array, " parameters"]:
+    posterior: Posterior,
+    optimum: Optimum,
+    covariance: Float[ArrayLike, "parameters parameters"],
+) -> Float[np.ndarray, " parameters"]:
     r"""How far the posterior mean lies from the mode, to the next order.
 
     $$\delta_i = -\tfrac12 \sum_{jkl} \Sigma_{ij} \Sigma_{kl}\,
       \partial_j \partial_k \partial_l U$$
 
-    with the negative log posterior $U$ and $\Sigma$ its inverse Hessian.
+    with the negative log posterior $U$ and $\Sigma$ its inverse Hessian. The third
+    derivatives are central differences of exact Hessians over a hundredth of a standard
+    deviation: their error of about 1e-4 is far below that of the expansion, and no
+    program is needed but that of the Hessian, where a threefold forward mode would take
+    seconds to trace.
 
     Reference: D. V. Lindley, Trabajos de Estadistica 31, 223 (1980); L. Tierney and
     J. B. Kadane, J. Am. Stat. Assoc. 81, 82 (1986).
     """
-    posterior = _forward(posterior)
-    index = posterior.slot_index()
+    step, root = 0.01, np.asarray(root_of(jnp.asarray(covariance)))
+    mode, spread = np.asarray(optimum.x), np.asarray(covariance)
 
-    def contracted(function: Any, z: Array, directions: Array, *data: Any) -> Array:
-        """Gradient of the sum of second derivatives along the directions."""
-        size = z.size
-        along, toward = np.indices((len(directions), size)).reshape(2, -1)
+    def weighted_curvature(x: np.ndarray) -> float:
+        hessian = refine(posterior, x, 1.0, max_steps=1).hessian
+        return float(np.sum(spread * np.asarray(hessian)))
 
-        def third(direction: Array, unit: Array) -> Array:
-            value = lambda z: function(z, *data)  # noqa: E731
-            first = lambda z: jax.jvp(value, (z,), (direction,))[1]  # noqa: E731
-            second = lambda z: jax.jvp(first, (z,), (direction,))[1]  # noqa: E731
-            return jax.jvp(second, (z,), (unit,))[1]
-
-        thirds = jax.vmap(third)(directions[along], jnp.eye(size)[toward])
-        return jnp.sum(thirds.reshape(len(directions), size), axis=0)
-
-    def group(z: Array, own: Array, *data: Any) -> Array:
-        directions = root_of(covariance[own[:, None], own[None, :]]).T
-        return contracted(posterior.group_log_likelihood, z, directions, *data)
-
-    thirds = over_groups(group)(optimum.x[index], jnp.asarray(index), *posterior.contexts())
-    directions = root_of(covariance).T
-    prior = contracted(lambda x: posterior.log_prior(x, 1.0), optimum.x, directions)
-    return 0.5 * covariance @ prior.at[index].add(thirds)
+    slopes = [
+        (weighted_curvature(mode + step * way) - weighted_curvature(mode - step * way))
+        / (2 * step)
+        for way in root.T
+    ]
+    return -0.5 * root @ np.array(slopes)
 
 
 def root_of(covariance: Float[Array, "size size"]) -> Float[Array, "size size"]:

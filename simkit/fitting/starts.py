@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from simkit.fitting.posterior import Posterior
 from solvers.gradients import Forward
@@ -48,7 +48,7 @@ class StartOutcome(eqx.Module):
 @eqx.filter_jit
 def run_starts(
     posterior: Posterior,
-    starts: Float[Array, "starts parameters"],
+    starts: Float[ArrayLike, "starts parameters"],
     max_steps: int,
     least_squares: bool,
 ) -> StartOutcome:
@@ -65,7 +65,7 @@ def run_starts(
         objective, gradient, information = _judge(posterior, x)
         return StartOutcome(x, objective, gradient, information, steps, finished)
 
-    lanes = None if jax.default_backend() == "cpu" else len(starts)
+    lanes = None if jax.default_backend() == "cpu" else jnp.shape(starts)[0]
     return jax.lax.map(one, starts, batch_size=lanes)
 
 

@@ -82,7 +82,7 @@ def uncertainty(
     covariance, singular = covariance_of(np.asarray(mode.hessian), held)
     shift = np.zeros(mode.x.shape)
     if method.correct_mean and not singular:
-        shift = np.asarray(skewness_shift(posterior, mode, jnp.asarray(covariance)))
+        shift = skewness_shift(posterior, mode, covariance)
         if not np.all(np.isfinite(shift)):
             raise ValueError(
                 "uncertainty: third derivatives at the optimum are not finite, so the mean "
