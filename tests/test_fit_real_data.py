@@ -90,7 +90,7 @@ def test_influenza_recovers_published_values(name):
 def test_influenza_least_squares_recovers_the_classical_values():
     """Murray, *Mathematical Biology I* (2002), section 10.2, gives by least squares
     r = 2.18e-3 per day and boy and rho = a / r = 202, so R0 = 762 / 202 = 3.77.
-    """  # noqa: D205
+    """
     from simkit.fitting.fit import fit
 
     case = load(

@@ -142,8 +142,8 @@ def typical_scale(model: str, measured: np.ndarray) -> float:
 def _log_rising(count: Array, scale: Array) -> Array:
     """Logarithm of scale^n Gamma(n + 1 / scale) / Gamma(1 / scale).
 
-    For a small scale the two terms are huge and their difference has no digits, so Stirling's series
-    gives it. With fewer digits an optimiser finds optima that are none.
+    For a small scale the two terms are huge and their difference has no digits, so Stirling's
+    series gives it. With fewer digits an optimiser finds optima that are none.
     """
     small = scale < 1e-3
     safe = jnp.where(small, 1.0, scale)

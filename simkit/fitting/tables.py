@@ -89,7 +89,9 @@ def assemble_fit(
     """Put together everything that a fit says."""
     data, entries = posterior.measurements, posterior.parameters.entries
     at_bound = bounded(posterior, np.asarray(optimum.x))
-    covariance, singular = covariance_of(np.asarray(optimum.hessian), at_bound)
+    # Where the solve failed the derivatives are zero, which says nothing.
+    known = np.isfinite(optimum.objective)
+    covariance, singular = covariance_of(np.where(known, optimum.hessian, np.nan), at_bound)
     grid = curve_times(posterior)
     facts = jax.tree.map(
         np.asarray, _facts(posterior, optimum.x, jnp.asarray(grid), jnp.asarray(covariance))
@@ -298,7 +300,7 @@ def _warnings(
         found.append(f"{name} lies at its bound, where it is held; it has no standard error.")
     if without_hessian is not None:
         found.append(f"There are no standard errors: {without_hessian}.")
-    elif singular:
+    elif singular and converged:
         found.append(
             "The Hessian at the optimum is not safely positive definite: some combination "
             "of parameters is not determined by these data."
