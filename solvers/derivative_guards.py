@@ -26,6 +26,11 @@ def refuse_reverse(tree: Any, message: str) -> Any:
     return _map(functools.partial(_forward_only.bind, message=message), tree)
 
 
+def refuse_all(tree: Any, message: str) -> Any:
+    """The tree itself; `TypeError` if it is differentiated at all."""
+    return _map(functools.partial(_constant, message), tree)
+
+
 def _map(function: Any, tree: Any) -> Any:
     numbers, others = eqx.partition(tree, eqx.is_inexact_array)
     return eqx.combine(jax.tree.map(function, numbers), others)
@@ -41,6 +46,18 @@ def _reverse_once(message: str, x: Any) -> Any:
 def _reverse_once_jvp(message: str, primals: Any, tangents: Any) -> Any:
     (x,), (tangent,) = primals, tangents
     return _reverse_once(message, x), _transposed.bind(tangent, message=message)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _constant(message: str, x: Any) -> Any:
+    del message
+    return x
+
+
+@_constant.defjvp
+def _constant_jvp(message: str, primals: Any, tangents: Any) -> Any:
+    del primals, tangents
+    raise TypeError(message)
 
 
 def _refuse(*args: Any, message: str, **kwargs: Any) -> Any:

@@ -6,12 +6,14 @@ approximate gradient will do.
 """
 
 import abc
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
 
-from solvers.derivative_guards import refuse_forward, refuse_reverse
+from solvers.derivative_guards import refuse_all, refuse_forward, refuse_reverse
 
 
 _Tree = TypeVar("_Tree")
@@ -30,6 +32,10 @@ class AbstractGradient(eqx.Module):
     @abc.abstractmethod
     def guard_inputs(self, tree: _Tree) -> _Tree:
         """The inputs of a solve, such that a derivative which cannot be had is refused."""
+
+    @abc.abstractmethod
+    def guard_times(self, tree: _Tree) -> _Tree:
+        """The times among the inputs, guarded likewise."""
 
     @abc.abstractmethod
     def guard_outputs(self, tree: _Tree) -> _Tree:
@@ -51,6 +57,10 @@ class Forward(AbstractGradient):
 
     def guard_inputs(self, tree: Any) -> Any:
         """Unchanged: tangents come in as they like."""
+        return tree
+
+    def guard_times(self, tree: Any) -> Any:
+        """Unchanged: times are inputs like others."""
         return tree
 
     def guard_outputs(self, tree: Any) -> Any:
@@ -84,6 +94,10 @@ class Checkpointed(AbstractGradient):
         """Refuses tangents, and second derivatives."""
         return refuse_forward(tree, _REVERSE_ONCE.format(name="Checkpointed()"))
 
+    def guard_times(self, tree: Any) -> Any:
+        """Unchanged: times are inputs like others."""
+        return tree
+
     def guard_outputs(self, tree: Any) -> Any:
         """Unchanged: cotangents come in as they like."""
         return tree
@@ -94,7 +108,8 @@ class Backsolve(AbstractGradient):
 
     Memory independent of the number of steps; the gradient carries the discretisation
     error of a second solve, and may be wrong for unstable or stiff equations. First
-    derivatives only, and only for ordinary differential equations.
+    derivatives by parameters and initial state only, none by times, and only for
+    ordinary differential equations.
 
     Reference: L. S. Pontryagin et al., *The Mathematical Theory of Optimal Processes*
     (1962).
@@ -113,9 +128,32 @@ class Backsolve(AbstractGradient):
         """Refuses tangents, and second derivatives."""
         return refuse_forward(tree, _REVERSE_ONCE.format(name="Backsolve()"))
 
+    def guard_times(self, tree: Any) -> Any:
+        """Refuses derivatives by the span and by saved times."""
+        return refuse_all(
+            tree,
+            "Backsolve() gives no derivatives by `start`, `stop` or `save_at`: use "
+            "gradient=Checkpointed() or Forward().",
+        )
+
     def guard_outputs(self, tree: Any) -> Any:
         """Unchanged: cotangents come in as they like."""
         return tree
+
+
+@contextlib.contextmanager
+def words_for_refusals(gradient: AbstractGradient) -> Iterator[None]:
+    """Put the words of the gradient in place of jax's own refusal of forward mode.
+
+    Where `vmap` lies around `jvp`, as in `jacfwd`, jax refuses before a guard is reached.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if isinstance(gradient, Forward) or "custom_vjp" not in str(error):
+            raise
+        name = f"{type(gradient).__name__}()"
+        raise TypeError(_REVERSE_ONCE.format(name=name)) from error
 
 
 _REVERSE_ONCE = (

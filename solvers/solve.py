@@ -11,7 +11,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from solvers.gradients import AbstractGradient, Backsolve, Checkpointed
+from solvers.gradients import (
+    AbstractGradient,
+    Backsolve,
+    Checkpointed,
+    words_for_refusals,
+)
 from solvers.integrators.base import (
     AbstractDeterministicMethod,
     AbstractMethod,
@@ -61,7 +66,8 @@ def solve(
     gradient = Checkpointed() if gradient is None else gradient
     check_gradient(method, gradient)
     times = saved_times(problem, save_at)
-    solution = _solve(problem, method, times, dense, gradient, key)
+    with words_for_refusals(gradient):
+        solution = _solve(problem, method, times, dense, gradient, key)
     if throw:
         raise_on_failure(solution)
     return solution
@@ -107,7 +113,8 @@ def _solve(
     key: PRNGKeyArray | None,
 ) -> Solution:
     stochastic = is_stochastic(problem)
-    problem = gradient.guard_inputs(problem)
+    problem, times = gradient.guard_inputs((problem, times))
+    start, stop, times = gradient.guard_times((problem.start, problem.stop, times))
     saves = {"saved": diffrax.SubSaveAt(ts=times)}
     if not isinstance(gradient, Backsolve):
         # The adjoint equation allows only one kind of saved times.
@@ -115,8 +122,8 @@ def _solve(
     solution = diffrax.diffeqsolve(
         _terms(problem, method, key),
         method.stepper(),
-        t0=problem.start,
-        t1=problem.stop,
+        t0=start,
+        t1=stop,
         dt0=method.first_step(),
         y0=problem.initial_state,
         args=(problem.system, problem.inputs),

@@ -73,7 +73,7 @@ def test_known_states(method, factor):
     error = np.abs(solution.states - exact_states(VALUES, START)).max()
     assert error < factor * method.rtol
     # An error far below the tolerance is paid for with steps that nobody asked for.
-    assert error > method.rtol / 100
+    assert error > method.rtol / 100 or method.steps_on_saves
 
 
 @pytest.mark.parametrize(

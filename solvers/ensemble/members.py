@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from solvers.gradients import AbstractGradient, Checkpointed
+from solvers.gradients import AbstractGradient, Checkpointed, words_for_refusals
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.compatibility import check_gradient, check_method
 from solvers.problem import InitialValueProblem, is_stochastic
@@ -75,7 +75,8 @@ def ensemble(
     parts = []
     for begin in range(0, count, size):
         part = _take(axes, begin, size, count)
-        solution = _solve_members(problem, method, part, times, gradient)
+        with words_for_refusals(gradient):
+            solution = _solve_members(problem, method, part, times, gradient)
         if progress is not None:
             jax.block_until_ready(solution.states)
             progress(min(begin + size, count), count, "members")
