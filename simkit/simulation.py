@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,13 +37,13 @@ from systems.base import (
 def simulate(
     subject: AbstractSystem | LoadedCase | str | os.PathLike[str],
     *,
-    times: ArrayLike | None = None,
+    times: ArrayLike | Sequence[float] | None = None,
     start: float | None = None,
     method: AbstractMethod | None = None,
     initial_state: Mapping[str, float] | None = None,
     inputs: Mapping[str, float] | None = None,
-    parameters: Mapping[str, ArrayLike] | None = None,
-    initial_states: Mapping[str, ArrayLike] | None = None,
+    parameters: Mapping[str, ArrayLike | Sequence[float]] | None = None,
+    initial_states: Mapping[str, ArrayLike | Sequence[float]] | None = None,
     members: int | None = None,
     seed: int = 0,
     segment: int | None = None,

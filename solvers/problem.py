@@ -1,6 +1,6 @@
 """The question: an initial value problem. The one door from solvers to systems."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -32,7 +32,7 @@ class InitialValueProblem(eqx.Module):
         system: AbstractSystem,
         start: ArrayLike,
         stop: ArrayLike,
-        initial_state: ArrayLike | Mapping[str, ArrayLike] | None = None,
+        initial_state: ArrayLike | Sequence[float] | Mapping[str, ArrayLike] | None = None,
         inputs: Mapping[str, Any] | None = None,
     ):
         """Build a problem.

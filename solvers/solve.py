@@ -1,5 +1,7 @@
 """One solve: problem and method in, solution out."""
 
+from collections.abc import Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -32,7 +34,7 @@ def solve(
     problem: InitialValueProblem,
     method: AbstractMethod,
     *,
-    save_at: ArrayLike | None = None,
+    save_at: ArrayLike | Sequence[float] | None = None,
     dense: bool = False,
     gradient: AbstractGradient | None = None,
     key: PRNGKeyArray | None = None,
@@ -73,7 +75,9 @@ def solve(
     return solution
 
 
-def saved_times(problem: InitialValueProblem, save_at: ArrayLike | None) -> Array:
+def saved_times(
+    problem: InitialValueProblem, save_at: ArrayLike | Sequence[float] | None
+) -> Array:
     """The times to save, `stop` alone by default.
 
     Raises `ValueError` if they, or the span, make no sense; traced times pass unseen.
@@ -206,7 +210,12 @@ def _status(problem: InitialValueProblem, result: Any, final_state: Array) -> An
         lost & (status == RESULTS.successful), RESULTS.nonfinite_state, status
     )
     slope = vector_field(problem.start, problem.initial_state, (problem.system, problem.inputs))
-    leaves = [problem.start, problem.stop, problem.initial_state, slope]
-    leaves += jax.tree.leaves(eqx.filter(problem.system, eqx.is_inexact_array))
-    bad = jnp.any(jnp.stack([~jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    given = (problem.start, problem.stop, problem.initial_state, slope)
+    parameters = jax.tree.leaves(eqx.filter(problem.system, eqx.is_inexact_array))
+    # An infinite parameter may be meant (no limit to growth); it explains a failure only.
+    bad = _not_finite(*given) | (_not_finite(*parameters) & (status != RESULTS.successful))
     return RESULTS.where(bad, RESULTS.nonfinite_start, status)
+
+
+def _not_finite(*leaves: Array) -> Array:
+    return ~jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

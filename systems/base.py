@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -138,7 +138,11 @@ class AbstractSystem(eqx.Module):
     its parameters or inputs (a dose) writes its own.
     """
 
-    states: eqx.AbstractVar[tuple[State, ...]]
+    if TYPE_CHECKING:
+        # Type checkers would take an AbstractVar for an argument of the constructor.
+        states: ClassVar[tuple[State, ...]]
+    else:
+        states: eqx.AbstractVar[tuple[State, ...]]
     inputs: ClassVar[tuple[Input, ...]] = ()
     derived_units: ClassVar[Mapping[str, str]] = {}
 
@@ -182,9 +186,14 @@ class AbstractSDE(AbstractSystem):
     - `noise_dimension`: the number of independent Wiener processes.
     """  # noqa: D205
 
-    interpretation: eqx.AbstractVar[Interpretation]
-    noise: eqx.AbstractVar[NoiseKind]
-    noise_dimension: eqx.AbstractVar[int]
+    if TYPE_CHECKING:
+        interpretation: ClassVar[Interpretation]
+        noise: ClassVar[NoiseKind]
+        noise_dimension: ClassVar[int]
+    else:
+        interpretation: eqx.AbstractVar[Interpretation]
+        noise: eqx.AbstractVar[NoiseKind]
+        noise_dimension: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def diffusion(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray
 
+from simkit.results import Fit, Trajectory
 from simkit.store.reader import load
 
 from .cases import ROOT
@@ -67,6 +68,7 @@ def test_one_command_leaves_file_figures_and_report(runs):
         "correlations.png",
     } <= figures
     result = load(folder / "first" / "result.h5")
+    assert isinstance(result, Fit)
     assert result.uncertainty is not None
     assert result.provenance.case_text == CASE.read_text()
     assert result.estimates["prey_growth"] == pytest.approx(0.5416855, rel=1e-6)
@@ -89,6 +91,7 @@ def test_the_same_case_gives_the_same_bits(runs):
     def compare(name, item):
         if isinstance(item, h5py.Dataset):
             other = second[name]
+            assert isinstance(other, h5py.Dataset)
             if item.dtype.kind in "fi":
                 np.testing.assert_array_equal(item[()], other[()], strict=True)
                 compared.append(name)
@@ -117,5 +120,6 @@ def test_a_failed_solve_is_told_and_kept(tmp_path):
     done = run("simulate", case, "-o", tmp_path / "out", cache=tmp_path / "cache", check=3)
     assert "Traceback" not in done.stderr
     result = load(tmp_path / "out" / "result.h5")
+    assert isinstance(result, Trajectory)
     assert result.status == "max_steps_reached"
     assert np.isnan(result.states["position"][-1])

@@ -126,8 +126,10 @@ def _scipy_fit(subject: int, start: np.ndarray) -> np.ndarray:
         )
         return solution.y[1] - measured
 
-    tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15}
-    return np.exp(scipy.optimize.least_squares(residuals, start, jac="3-point", **tight).x)
+    found = scipy.optimize.least_squares(
+        residuals, start, jac="3-point", ftol=1e-15, xtol=1e-15, gtol=1e-15
+    )
+    return np.exp(found.x)
 
 
 def test_theophylline_agrees_with_scipy_for_every_subject():

@@ -1,6 +1,6 @@
 """Many members of one problem: other parameters, other starts, other noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -29,7 +29,7 @@ def ensemble(
     initial_states: Float[ArrayLike, "members states"] | None = None,
     key: PRNGKeyArray | None = None,
     members: int | None = None,
-    save_at: ArrayLike | None = None,
+    save_at: ArrayLike | Sequence[float] | None = None,
     gradient: AbstractGradient | None = None,
     segment: int | None = None,
     progress: Progress | None = None,
