@@ -1,15 +1,18 @@
 """Tiny systems whose fits can be checked by hand, and posteriors built from them."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from simkit.config.schema import FreeParameter
+from simkit.config.schema import FitTable, FreeParameter, Normal
+from simkit.fitting.fit import fit
 from simkit.fitting.measurements import Measurements, Observable, measurements_from_rows
 from simkit.fitting.parameters import build_parameters
 from simkit.fitting.posterior import Posterior
+from simkit.results import Fit
 from solvers.gradients import AbstractGradient, Forward
 from solvers.integrators.deterministic import Tsit5
 from systems.base import AbstractODE, AbstractSystem, Input, State, parameter, state_names
@@ -28,6 +31,18 @@ class Decay(AbstractODE):
 
     def derived_quantities(self):
         return {"half_life": jnp.log(2.0) / self.rate}
+
+
+class Pair(AbstractODE):
+    """Two decays that know nothing of each other."""
+
+    fast: Any = parameter(1.0, positive=True)
+    slow: Any = parameter(0.5, positive=True)
+    states: ClassVar[tuple[State, ...]] = (State("first", 2.0), State("second", 2.0))
+
+    def vector_field(self, t, y, inputs) -> Any:
+        del t, inputs
+        return -jnp.stack([self.fast, self.slow]) * y
 
 
 class Line(AbstractODE):
@@ -120,3 +135,112 @@ def make_posterior(
         parameters=free,
         gradient=gradient or Forward(),
     )
+
+
+TIMES = np.linspace(0.0, 4.0, 13)
+"""Measured times of the cases below."""
+
+
+def noisy_decay(seed: int = 1) -> np.ndarray:
+    """3 exp(-0.6 t), with about eight per cent of scatter."""
+    scatter = np.random.default_rng(seed).standard_normal(TIMES.size)
+    return 3.0 * np.exp(-0.6 * TIMES + 0.08 * scatter)
+
+
+def decay_posterior(
+    values: np.ndarray | None = None,
+    model: str = "normal",
+    sd: float | None = None,
+    **free: Any,
+) -> Posterior:
+    """Decay with free rate and free initial amount, both on a log scale."""
+    standard: dict[str, Any] = {
+        "parameters": {"rate": FreeParameter(start=(0.1, 3.0))},
+        "initial_state": {"amount": FreeParameter(scale="log", start=(1.0, 9.0))},
+    }
+    return make_posterior(
+        Decay(),
+        [Observable("seen", "amount", model, sd)],
+        TIMES,
+        [noisy_decay() if values is None else values],
+        **{**standard, **free},
+    )
+
+
+def pair_posterior(models: Sequence[str], values: Sequence[np.ndarray]) -> Posterior:
+    """Two decays with a noise model each, all rates, amounts and noise scales free."""
+    return make_posterior(
+        Pair(),
+        [
+            Observable("left", "first", models[0]),
+            Observable("right", "second", models[1]),
+        ],
+        TIMES,
+        values,
+        parameters={name: FreeParameter(start=(0.1, 3.0)) for name in ("fast", "slow")},
+        initial_state={
+            name: FreeParameter(scale="log", start=(1.0, 40.0)) for name in ("first", "second")
+        },
+    )
+
+
+LINE_PRIORS = {"slope": (1.0, 0.3), "height": (0.5, 0.8)}
+LINE_SD = 0.4
+LINE_VALUES = 0.8 + 0.6 * TIMES + 0.4 * np.random.default_rng(2).standard_normal(TIMES.size)
+
+
+def line_posterior() -> Posterior:
+    """A straight line with normal noise and normal priors: its posterior is normal."""
+    slope, height = (Normal(mean=mean, sd=sd) for mean, sd in LINE_PRIORS.values())
+    return make_posterior(
+        Line(),
+        [Observable("seen", "height", "normal", LINE_SD)],
+        TIMES,
+        [LINE_VALUES],
+        parameters={"slope": FreeParameter(prior=slope)},
+        initial_state={"height": FreeParameter(prior=height)},
+    )
+
+
+def line_answer() -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of slope and height, by the formulae of Bayes and Gauss."""
+    design = np.stack([TIMES, np.ones_like(TIMES)], axis=1)
+    prior_mean, prior_sd = np.array(list(LINE_PRIORS.values())).T
+    precision = design.T @ design / LINE_SD**2 + np.diag(prior_sd**-2.0)
+    covariance = np.linalg.inv(precision)
+    right = design.T @ LINE_VALUES / LINE_SD**2 + prior_mean / prior_sd**2
+    return covariance @ right, covariance
+
+
+def explosive_posterior() -> Posterior:
+    """Few, rough data of a solution that blows up where the rate is above a half.
+
+    The value of the case, where the first start is, lies there.
+    """
+    times = np.array([0.5, 1.0, 1.5, 2.0])
+    return make_posterior(
+        Explosive(rate=2.0),
+        [Observable("seen", "amount", "normal", 1.0)],
+        times,
+        [1 / (1 - 0.3 * times)],
+        parameters={"rate": FreeParameter(start=(0.02, 1.5), scale="log", lower=0.0)},
+    )
+
+
+@functools.cache
+def fitted_line() -> Fit:
+    """Its fit, for tests of fits and of uncertainties."""
+    return fit(line_posterior(), options=FitTable(starts=3))
+
+
+@functools.cache
+def fitted_explosion() -> Fit:
+    """Its fit from twelve starts, some of which fail."""
+    return fit(explosive_posterior(), options=FitTable(starts=12))
+
+
+@functools.cache
+def fitted_at_bound() -> Fit:
+    """A decay whose rate wants to be 0.6 and may be 0.5."""
+    rate = FreeParameter(upper=0.5, start=(0.1, 0.45))
+    return fit(decay_posterior(sd=0.2, parameters={"rate": rate}), options=FitTable(starts=3))

@@ -136,8 +136,8 @@ def test_the_first_start_is_the_case():
 
 
 def drawn(parameters: Parameters, count: int = 400) -> np.ndarray:
-    """Starts in their units but for the first."""
-    starts = parameters.draw_starts(jax.random.key(1), count)
+    """Starts in their units but for the first, by one program as in a fit."""
+    starts = jax.jit(lambda key: parameters.draw_starts(key, count))(jax.random.key(1))
     assert np.all(np.isfinite(starts))
     return np.asarray(jax.vmap(parameters.natural)(starts))[1:]
 

@@ -137,10 +137,10 @@ def _draw(entry: Entry, uniform: Float[Array, " starts"]) -> Float[Array, " star
     if entry.start is None and entry.prior is not None:
         lower, upper = transform.lower, transform.upper
         values = quantile(entry.prior, 0.05 + 0.9 * uniform, lower, upper)
-        return _inside(transform, np.asarray(values))
+        return _inside(transform, values)
     if entry.start is not None and transform.scale == "linear":
         values = entry.start[0] + (entry.start[1] - entry.start[0]) * uniform
-        return _inside(transform, np.asarray(values))
+        return _inside(transform, values)
     if entry.start is not None:
         low, high = (float(transform.to_unbounded(np.array(v))) for v in entry.start)
     elif math.isfinite(transform.lower) and math.isfinite(transform.upper):
@@ -151,13 +151,12 @@ def _draw(entry: Entry, uniform: Float[Array, " starts"]) -> Float[Array, " star
     return low + (high - low) * uniform
 
 
-def _inside(transform: Transform, values: np.ndarray) -> Array:
-    """`to_unbounded` for draws that rounding may have put on a bound."""
-    with np.errstate(divide="ignore"):
-        x = transform.to_unbounded(values)
+def _inside(transform: Transform, values: Array) -> Array:
+    """The coordinate of draws that rounding may have put on a bound."""
+    x = transform.to_unbounded_traced(values)
     if math.isfinite(transform.lower) or math.isfinite(transform.upper):
-        x = np.clip(x, -40.0, 40.0)
-    return jnp.asarray(x)
+        x = jnp.clip(x, -40.0, 40.0)
+    return x
 
 
 def build_parameters(

@@ -9,6 +9,7 @@ its bounds on that scale are kept by a smooth bijection from an unbounded coordi
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -47,16 +48,22 @@ class Transform(eqx.Module):
 
     def to_unbounded(self, value: np.ndarray) -> np.ndarray:
         """From the parameter, which must lie strictly inside its bounds."""
+        return self._invert(np.asarray(value, dtype=float), np)
+
+    def to_unbounded_traced(self, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The same for values of a compiled program."""
+        return self._invert(value, jnp)
+
+    def _invert(self, value: Any, library: Any) -> Any:
         lower, upper = self._bounds()
-        value = np.asarray(value, dtype=float)
-        c = np.log(value) if self.scale == "log" else value
+        c = library.log(value) if self.scale == "log" else value
         if math.isinf(lower) and math.isinf(upper):
             return (c - self.centre) / self.width
         if math.isinf(upper):
-            return np.log(c - lower)
+            return library.log(c - lower)
         if math.isinf(lower):
-            return np.log(upper - c)
-        return np.log(c - lower) - np.log(upper - c)
+            return library.log(upper - c)
+        return library.log(c - lower) - library.log(upper - c)
 
     def log_slope(self, x: Float[Array, ""]) -> Float[Array, ""]:
         """Logarithm of |dp/dx|: what turns a density of `p` into one of `x`."""
