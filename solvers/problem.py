@@ -1,6 +1,6 @@
 """The question: an initial value problem. The one door from solvers to systems."""
 
-from collections.abc import Mapping, Sequence, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx

@@ -1,7 +1,6 @@
 """One solve: problem and method in, solution out."""
 
 from collections.abc import Sequence
-from collections.abc import Sequence
 from typing import Any
 
 import diffrax

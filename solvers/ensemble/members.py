@@ -1,6 +1,6 @@
 """Many members of one problem: other parameters, other starts, other noise."""
 
-from collections.abc import Callable, Mapping, Sequence, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
