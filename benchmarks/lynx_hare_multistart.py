@@ -5,7 +5,7 @@ of the case as residuals, parameters on a logarithmic scale) from the same start
 the same tolerances of the solver (RK45 or Tsit5, 1e-8) and of the optimiser (1e-8). The
 figures are wall times; ratios come from the least time of the repeats.
 
-    python benchmarks/lynx_hare_multistart.py [--starts 8] [--repeats 3]
+    python benchmarks/lynx_hare_multistart.py [--starts 4] [--repeats 3]
 """
 
 import argparse
@@ -92,7 +92,7 @@ def least_time(function, repeats: int) -> tuple[float, np.ndarray]:
 def main() -> None:
     """Run both and print and write the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--starts", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     use_double_precision()
