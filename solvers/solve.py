@@ -1,6 +1,6 @@
 """One solve: problem and method in, solution out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -211,10 +211,12 @@ def _status(problem: InitialValueProblem, result: Any, final_state: Array) -> An
     slope = vector_field(problem.start, problem.initial_state, (problem.system, problem.inputs))
     given = (problem.start, problem.stop, problem.initial_state, slope)
     parameters = jax.tree.leaves(eqx.filter(problem.system, eqx.is_inexact_array))
-    # An infinite parameter may be meant (no limit to growth); it explains a failure only.
-    bad = _not_finite(*given) | (_not_finite(*parameters) & (status != RESULTS.successful))
-    return RESULTS.where(bad, RESULTS.nonfinite_start, status)
+    lost = ~_all(jnp.isfinite, given)
+    # An infinite parameter may be meant (no limit to growth), and one that is no number
+    # may play no part: it explains a failure only.
+    lost |= (status != RESULTS.successful) & ~_all(lambda x: ~jnp.isnan(x), parameters)
+    return RESULTS.where(lost, RESULTS.nonfinite_start, status)
 
 
-def _not_finite(*leaves: Array) -> Array:
-    return ~jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+def _all(test: Callable[[Array], Array], leaves: Sequence[Array]) -> Array:
+    return jnp.all(jnp.asarray([jnp.all(test(leaf)) for leaf in leaves], dtype=bool))

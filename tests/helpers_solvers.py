@@ -1,6 +1,7 @@
 """Systems with known answers, systems that fail, and stiff systems from the literature."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,26 +119,16 @@ class DrivenDecay(AbstractODE):
         return inputs["feed"] - self.rate * y
 
 
-class BlowUp(AbstractODE):
-    """`y' = rate * y**2`, infinite at the time `1 / (rate * y0)`."""
+class Failing(AbstractODE):
+    """`y' = rate * y**2`, infinite at `1 / (rate * y0)`, and NaN after the time `when`."""
 
     rate: Any = parameter(1.0)
-    states = (State("y", 1.0),)
-
-    def vector_field(self, t, y, inputs):
-        del t, inputs
-        return self.rate * y**2
-
-
-class NotANumberAfter(AbstractODE):
-    """A decay whose vector field is NaN after the time `when`."""
-
-    when: Any = parameter(0.5)
+    when: Any = parameter(math.inf)
     states = (State("y", 1.0),)
 
     def vector_field(self, t, y, inputs):
         del inputs
-        return jnp.where(t > self.when, jnp.nan, -y)
+        return jnp.where(t > self.when, jnp.nan, self.rate * y**2)
 
 
 class Wiener(AbstractSDE):

@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+import pytest
+
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +43,58 @@ def test_importing_simkit_imports_neither_jax_nor_jax_md():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return grimp.build_graph("simkit", "solvers", "systems", include_external_packages=True)
+
+
+# Who may import what. The contracts of import-linter list the rooms that may not; these
+# doors hold for rooms that are still to come.
+DOORS = {
+    "h5py": ("simkit.store",),
+    "matplotlib": ("simkit.plots",),
+    "msgspec": ("simkit.config", "simkit.catalogue", "simkit.cli"),
+    "click": ("simkit.cli",),
+    "rich": ("simkit.cli", "simkit.progress"),
+    "diffrax": ("solvers",),
+    "jax_md": (),
+}
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_heavy_packages_have_one_door(imports, package):
+    found = (
+        imports.find_modules_that_directly_import(package)
+        if package in imports.modules
+        else set()
+    )
+    strangers = [
+        module
+        for module in found
+        if not any(module == door or module.startswith(f"{door}.") for door in DOORS[package])
+    ]
+    assert strangers == []
+
+
+def test_deep_modules_are_imported_never_the_faces(imports):
+    """`catalogue` walks through the package `systems` to find what is in it."""
+    allowed = {
+        "simkit": set(),
+        "solvers": {"simkit"},
+        "systems": {"simkit", "simkit.catalogue"},
+    }
+    for face, importers in allowed.items():
+        assert set(imports.find_modules_that_directly_import(face)) <= importers
+
+
+def test_systems_are_reached_from_solvers_through_their_base(imports):
+    found = {
+        imported
+        for module in imports.modules
+        if module.startswith("solvers.")
+        for imported in imports.find_modules_directly_imported_by(module)
+        if imported.startswith("systems")
+    }
+    assert found == {"systems.base"}

@@ -98,7 +98,6 @@ PATHS = 150
 # Method, system and the order that theory gives it for this kind of noise.
 STRONG_ORDERS = [
     (EulerMaruyama, GeometricBrownianMotion(growth_rate=0.0, volatility=0.4), 0.5),
-    (EulerMaruyama, NoisyPendulum(), 1.0),
     (EulerMaruyama, Rotation(), 0.5),
     (Milstein, GeometricBrownianMotion(growth_rate=0.5, volatility=0.4), 1.0),
     (StratonovichMilstein, StratonovichGrowth(), 1.0),
