@@ -1,7 +1,7 @@
 """How a system moves: problems, methods, solutions, gradients, ensembles."""
 
 from solvers.ensemble.members import ensemble
-from solvers.gradients import Backsolve, Checkpointed, Forward
+from solvers.gradients import Backsolve, Checkpointed, Forward, Replayed
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
@@ -34,6 +34,7 @@ __all__ = [
     "Kvaerno5",
     "Midpoint",
     "Milstein",
+    "Replayed",
     "ShARK",
     "Solution",
     "SolveError",

@@ -7,26 +7,23 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
+from solvers.derivative_rule import with_derivatives_of
 from solvers.gradients import (
     AbstractGradient,
-    Backsolve,
     Checkpointed,
+    Replayed,
     words_for_refusals,
 )
-from solvers.integrators.base import (
-    AbstractDeterministicMethod,
-    AbstractMethod,
-    AbstractStochasticMethod,
-)
+from solvers.integration import integrate, room_for_steps, split_saves
+from solvers.integrators.base import AbstractMethod
 from solvers.integrators.compatibility import check_gradient, check_method
-from solvers.problem import InitialValueProblem, diffusion, is_stochastic, vector_field
+from solvers.problem import InitialValueProblem, is_stochastic, vector_field
+from solvers.replay import record_solve
 from solvers.solution import RESULTS, Solution, raise_on_failure
-from systems.base import NoiseKind
 
 
 def solve(
@@ -46,9 +43,8 @@ def solve(
     - `problem`, `method`: what is solved, and how.
     - `save_at`: times to save, from `start` towards `stop`; default: `stop` alone.
     - `dense`: keep a continuous output, see `Solution.evaluate`.
-    - `gradient`: how derivatives pass through; default: `Checkpointed()`, for the
-      common case of one scalar differentiated in reverse. Use `Forward()` for `jvp`,
-      `jacfwd` and second derivatives.
+    - `gradient`: how derivatives pass through; default: `Replayed()`, which has all of
+      them, and with `dense` `Checkpointed()`.
     - `key`: the key of the Wiener path; stochastic problems need one, others take none.
     - `throw`: raise `SolveError` if the solve fails. Inside `jit` or `vmap` nothing is
       raised: look at `Solution.status`.
@@ -64,11 +60,13 @@ def solve(
         raise ValueError("A stochastic problem needs a `key`, e.g. jax.random.key(0).")
     if not is_stochastic(problem) and key is not None:
         raise ValueError("A deterministic problem takes no `key`.")
-    gradient = Checkpointed() if gradient is None else gradient
-    check_gradient(method, gradient)
+    if gradient is None:
+        gradient = Checkpointed() if dense else Replayed()
+    check_gradient(method, gradient, dense)
     times = saved_times(problem, save_at)
+    room = room_for_steps(method, problem.start, problem.stop)
     with words_for_refusals(gradient):
-        solution = _solve(problem, method, times, dense, gradient, key)
+        solution = _solve(problem, method, times, dense, gradient, key, room)
     if throw:
         raise_on_failure(solution)
     return solution
@@ -114,88 +112,60 @@ def _solve(
     dense: bool,
     gradient: AbstractGradient,
     key: PRNGKeyArray | None,
+    room: int,
 ) -> Solution:
-    stochastic = is_stochastic(problem)
+    if isinstance(gradient, Replayed):
+        memory = gradient.memory
+        return with_derivatives_of(
+            lambda inputs: _plain(inputs, method),
+            lambda inputs: _recorded(inputs, method, room, memory),
+            (problem, times, key),
+        )
     problem, times = gradient.guard_inputs((problem, times))
     start, stop, times = gradient.guard_times((problem.start, problem.stop, times))
-    saves = {"saved": diffrax.SubSaveAt(ts=times)}
-    if not isinstance(gradient, Backsolve):
-        # The adjoint equation allows only one kind of saved times.
-        saves["final"] = diffrax.SubSaveAt(t1=True)
-    solution = diffrax.diffeqsolve(
-        _terms(problem, method, key),
-        method.stepper(),
-        t0=start,
-        t1=stop,
-        dt0=method.first_step(),
-        y0=problem.initial_state,
-        args=(problem.system, problem.inputs),
-        saveat=diffrax.SaveAt(subs=saves if len(saves) > 1 else saves["saved"], dense=dense),
-        stepsize_controller=_controller(method, times),
-        adjoint=gradient.adjoint(stochastic),
-        max_steps=method.max_steps,
-        throw=False,
+    guarded = eqx.tree_at(lambda p: (p.start, p.stop), problem, (start, stop))
+    adjoint = gradient.adjoint(is_stochastic(problem))
+    solution = integrate(guarded, method, times, key, adjoint, dense=dense)
+    parts = split_saves(solution)
+    return gradient.guard_outputs(
+        _package(problem, solution, times, parts["saved"][1], parts["final"][1])
     )
-    return gradient.guard_outputs(_package(problem, solution, times, dense))
 
 
-def _controller(method: AbstractMethod, times: Array) -> diffrax.AbstractStepSizeController:
-    controller = method.controller()
-    if isinstance(controller, diffrax.ConstantStepSize) or not (
-        isinstance(method, AbstractDeterministicMethod) and method.steps_on_saves
-    ):
-        return controller
-    return diffrax.ClipStepSizeController(controller, step_ts=times)  # pyright: ignore
+def _plain(inputs: Any, method: AbstractMethod) -> Solution:
+    problem, times, key = inputs
+    solution = integrate(problem, method, times, key, diffrax.ForwardMode())
+    parts = split_saves(solution)
+    return _package(problem, solution, times, parts["saved"][1], parts["final"][1])
 
 
-def _terms(
-    problem: InitialValueProblem, method: AbstractMethod, key: PRNGKeyArray | None
-) -> diffrax.AbstractTerm:
-    drift = diffrax.ODETerm(vector_field)
-    if not isinstance(method, AbstractStochasticMethod):
-        return drift
-    system: Any = problem.system
-    resolution = method.step / 2 if method.path_resolution is None else method.path_resolution
-    path = diffrax.VirtualBrownianTree(
-        t0=problem.start,
-        t1=problem.stop,
-        tol=resolution,
-        shape=(system.noise_dimension,),
-        key=key,  # pyright: ignore[reportArgumentType]
-        levy_area=method.levy_area,
-    )
-    noise = _diagonal_diffusion if system.noise is NoiseKind.DIAGONAL else diffusion
-    return diffrax.MultiTerm(drift, diffrax.ControlTerm(noise, path))
-
-
-def _diagonal_diffusion(t: Any, y: Array, args: Any) -> lineax.DiagonalLinearOperator:
-    return lineax.DiagonalLinearOperator(diffusion(t, y, args))
+def _recorded(inputs: Any, method: AbstractMethod, room: int, memory: int) -> Solution:
+    problem, times, key = inputs
+    solution, states, final = record_solve(problem, method, times, key, room, memory)
+    return _package(problem, solution, times, states, final)
 
 
 def _package(
-    problem: InitialValueProblem, solution: diffrax.Solution, times: Array, dense: bool
+    problem: InitialValueProblem,
+    solution: diffrax.Solution,
+    times: Array,
+    saved: Array,
+    final_state: Array,
 ) -> Solution:
-    saved_times: Any = solution.ts
-    saved: Any = solution.ys
-    if isinstance(saved, dict):
-        final_time, final_state = saved_times["final"][-1], saved["final"][-1]
-        saved_times, saved = saved_times["saved"], saved["saved"]
-    else:
-        final_time, final_state = saved_times[-1], saved[-1]
-    reached = jnp.isfinite(saved_times)
-    states: Any = jnp.where(reached[:, None], saved, jnp.nan)
+    parts = split_saves(solution)
+    reached = jnp.isfinite(parts["saved"][0])
     return Solution(
         times=times,
-        states=states,
+        states=jnp.where(reached[:, None], saved, jnp.nan),
         status=_status(problem, solution.result, final_state),
-        final_time=final_time,
+        final_time=parts["final"][0],
         final_state=final_state,
         statistics={
             "steps": jnp.asarray(solution.stats["num_steps"]),
             "accepted_steps": jnp.asarray(solution.stats["num_accepted_steps"]),
             "rejected_steps": jnp.asarray(solution.stats["num_rejected_steps"]),
         },
-        interpolation=solution.interpolation if dense else None,
+        interpolation=solution.interpolation,
     )
 
 

@@ -86,7 +86,7 @@ def test_negative_binomial_noise_becomes_poisson_noise(scale):
     predicted, s = jnp.asarray(PREDICTED), jnp.asarray(scale)
     found = log_likelihood("negative_binomial", counts, predicted, s, DEGREES)
     # The product over the counts that the gamma functions stand for.
-    rising = np.array([np.sum(np.log1p(scale * np.arange(n))) for n in counts])
+    rising = np.array([np.sum(np.log1p(scale * np.arange(int(n)))) for n in counts])
     expected = (
         rising
         - scipy.special.gammaln(counts + 1)

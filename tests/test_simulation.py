@@ -91,7 +91,9 @@ def test_segments_change_nothing_and_are_told():
         calls.append((done, total, message))
 
     parts = decay(segment=2, progress=progress)
-    np.testing.assert_array_equal(parts.states["amount"], decay().states["amount"])
+    # To the last bits, as a program for two members rounds otherwise than one for three.
+    whole = decay().states["amount"]
+    np.testing.assert_allclose(parts.states["amount"], whole, rtol=1e-14)
     assert calls == [(2, 3, "members"), (3, 3, "members")]
 
 

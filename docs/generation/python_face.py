@@ -38,8 +38,8 @@ _SECTIONS = {
     ),
     "Solving": (
         "sk.solvers",
-        "solve ensemble InitialValueProblem Solution RESULTS SolveError Forward Checkpointed "
-        "Backsolve",
+        "solve ensemble InitialValueProblem Solution RESULTS SolveError Replayed Forward "
+        "Checkpointed Backsolve",
     ),
     "Writing systems": (
         "sk.systems",

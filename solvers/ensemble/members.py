@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from solvers.gradients import AbstractGradient, Checkpointed, words_for_refusals
+from solvers.gradients import AbstractGradient, Replayed, words_for_refusals
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.compatibility import check_gradient, check_method
 from solvers.problem import InitialValueProblem, is_stochastic
@@ -58,8 +58,8 @@ def ensemble(
     `KeyError` for an unknown parameter.
     """
     check_method(problem.system, method)
-    gradient = Checkpointed() if gradient is None else gradient
-    check_gradient(method, gradient)
+    gradient = Replayed() if gradient is None else gradient
+    check_gradient(method, gradient, dense=False)
     varied = {
         name: jnp.asarray(value, dtype=float) for name, value in (parameters or {}).items()
     }

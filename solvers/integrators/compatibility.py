@@ -1,6 +1,6 @@
 """Whether a method can solve a system; if not, an error that names those that can."""
 
-from solvers.gradients import AbstractGradient, Backsolve
+from solvers.gradients import AbstractGradient, Backsolve, Replayed
 from solvers.integrators.base import (
     AbstractMethod,
     AbstractStochasticMethod,
@@ -69,8 +69,13 @@ def check_method(system: AbstractSystem, method: AbstractMethod) -> None:
         )
 
 
-def check_gradient(method: AbstractMethod, gradient: AbstractGradient) -> None:
+def check_gradient(method: AbstractMethod, gradient: AbstractGradient, dense: bool) -> None:
     """Raise `ValueError` if derivatives cannot pass through the method in that way."""
+    if dense and isinstance(gradient, Replayed):
+        raise ValueError(
+            "Replayed() gives no derivatives of dense output; use Checkpointed() or "
+            "Forward(), or `save_at` with the times that are needed."
+        )
     gradient.adjoint(isinstance(method, AbstractStochasticMethod))
     if isinstance(gradient, Backsolve) and isinstance(method, StormerVerlet):
         raise ValueError(
