@@ -1,0 +1,1 @@
+"""Curvature of plain functions of pytrees: operators, dense and sparse forms, spectra."""
