@@ -1,0 +1,1 @@
+"""Optimisers: least squares and minimisation to second order, as optimistix solvers."""

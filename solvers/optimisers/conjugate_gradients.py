@@ -1,0 +1,247 @@
+"""Conjugate gradients that stop at a trust radius, a bound or negative curvature."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from solvers.optimisers.flat_objective import Scalar, Vector, binding, choose
+from solvers.optimisers.subproblems import norm_of
+
+
+ROUNDS = 20
+"""Times that conjugate gradients go on along a bound that they met, at most."""
+
+
+class Quadratic(NamedTuple):
+    """The model around `x`: a gradient and products with a symmetric matrix.
+
+    Lengths are measured after multiplication with `scale`.
+    """
+
+    x: Vector
+    gradient: Vector
+    product: Callable[[Vector], Vector]
+    scale: Vector
+
+
+class TruncatedStep(NamedTuple):
+    """An approximate minimiser of the model.
+
+    - `step`, `slope`, `bend`: the step $s$, $g^T s$ and $s^T H s$.
+    - `newton`: neither radius, curvature, bounds nor the limit of products cut it.
+    - `cut`: the radius cut it.
+    - `negative`: a direction of negative curvature was met.
+    - `largest`: the largest curvature met.
+    - `products`: how many were taken.
+    """
+
+    step: Vector
+    slope: Scalar
+    bend: Scalar
+    newton: Bool[Array, ""]
+    cut: Bool[Array, ""]
+    negative: Bool[Array, ""]
+    largest: Scalar
+    products: Int[Array, ""]
+
+
+class _Search(NamedTuple):
+    """The iteration: point, residual (gradient of the model) and direction, all scaled."""
+
+    point: Vector
+    residual: Vector
+    direction: Vector
+    count: Int[Array, ""]
+    going: Bool[Array, ""]
+    cut: Bool[Array, ""]
+    negative: Bool[Array, ""]
+    solved: Bool[Array, ""]
+    met: Bool[Array, ""]
+    largest: Scalar
+
+
+def truncated_step(
+    model: Quadratic,
+    radius: Scalar,
+    bounds: tuple[Vector, Vector],
+    probe: Vector,
+    first_slope: Scalar,
+    limit: int,
+    wanted: Array,
+) -> TruncatedStep:
+    """Minimise the model approximately, between bounds.
+
+    Where `probe` is not zero it stands in for the gradient: the search then looks for
+    negative curvature alone. Without `wanted` no product is taken and the step is zero.
+    With bounds, the search begins at the best point on the projected gradient, stops
+    where it meets a bound, and goes on along it.
+    """
+    lower, upper = bounds
+    x, scale = model.x, model.scale
+    probing = jnp.any(probe != 0)
+    held = binding(x, model.gradient, lower, upper)
+    gradient = jnp.where(probing, jnp.where(held, 0.0, probe * scale), model.gradient)
+    slope = norm_of(jnp.where(held, 0.0, gradient) / scale)
+    forcing = jnp.minimum(0.1, jnp.sqrt(slope / jnp.maximum(first_slope, slope)))
+    forcing = jnp.where(probing, 1e-3, forcing)
+
+    def product(v: Vector) -> Vector:
+        return model.product(v / scale) / scale
+
+    room = (lower - x) * scale, (upper - x) * scale
+    room = choose(probing, (room[0] - jnp.inf, room[1] + jnp.inf), room)
+
+    def going(carry: Any) -> Array:
+        _, _, _, more, count, _ = carry
+        return more & (count < ROUNDS)
+
+    def advance(carry: Any) -> Any:
+        step, curved, _, _, count, taken = carry
+        pull = gradient + curved
+        fixed = (step * scale <= room[0]) & (pull > 0) | (step * scale >= room[1]) & (pull < 0)
+        fixed = fixed | held
+        start = _start(step * scale, choose(fixed, 0.0, pull / scale), wanted)
+        end = _search(start, fixed, product, radius, forcing * slope, limit, probing, room)
+        whole = jnp.clip(end.point, *room) / scale
+        # Residuals of fixed parameters are not carried along; take them anew.
+        curved = jax.lax.cond(
+            jnp.any(fixed) & ~probing,
+            lambda: model.product(whole),
+            lambda: jnp.where(probing, curved, end.residual * scale - gradient),
+        )
+        taken = taken + end.count + (jnp.any(fixed) & ~probing)
+        outcome = end._replace(solved=end.solved & (count == 0))
+        return whole, curved, outcome, end.met, count + 1, taken
+
+    bounded = wanted & ~probing & jnp.any(jnp.isfinite(lower) | jnp.isfinite(upper))
+    step, curved, count = jax.lax.cond(
+        bounded,
+        lambda: _projected_gradient(model, held, radius, bounds),
+        lambda: (jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(0)),
+    )
+    nothing = _start(jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(False))
+    carry = (step, curved, nothing, wanted, jnp.asarray(0), count)
+    step, curved, end, _, _, taken = jax.lax.while_loop(going, advance, carry)
+    escape = _escape(model, end.direction, radius, bounds)
+    step = choose(probing, choose(end.negative, escape, 0.0), step)
+    leaves = probing & end.negative
+    curved = jax.lax.cond(leaves, lambda: model.product(step), lambda: curved)
+    return TruncatedStep(
+        step=step,
+        slope=jnp.dot(model.gradient, step),
+        bend=jnp.dot(step, curved),
+        newton=end.solved & ~probing,
+        cut=end.cut | end.negative,
+        negative=end.negative,
+        largest=end.largest,
+        products=taken + leaves,
+    )
+
+
+def _projected_gradient(
+    model: Quadratic, held: Array, radius: Scalar, bounds: tuple[Vector, Vector]
+) -> tuple[Vector, Vector, Int[Array, ""]]:
+    """The best step towards the projection of the longest step of steepest descent.
+
+    With its product, and the count of products.
+    """
+    descent = -jnp.where(held, 0.0, model.gradient) / model.scale**2
+    length = norm_of(model.scale * descent)
+    whole = model.x + descent * radius / jnp.where(length > 0, length, 1.0)
+    way = jnp.clip(whole, *bounds) - model.x
+    curved = model.product(way)
+    slope, bend = jnp.dot(model.gradient, way), jnp.dot(way, curved)
+    share = jnp.where(bend > 0, jnp.minimum(-slope / jnp.where(bend > 0, bend, 1.0), 1.0), 1.0)
+    return share * way, share * curved, jnp.asarray(1)
+
+
+def _escape(
+    model: Quadratic, direction: Vector, radius: Scalar, bounds: tuple[Vector, Vector]
+) -> Vector:
+    """The way out of a saddle point: as long as the radius, downhill, between bounds."""
+    length = norm_of(direction)
+    out = direction / model.scale * radius / jnp.where(length > 0, length, 1.0)
+    out = out * jnp.where(jnp.dot(model.gradient, out) > 0, -1.0, 1.0)
+    return jnp.clip(model.x + out, *bounds) - model.x
+
+
+def _start(point: Vector, residual: Vector, wanted: Array) -> _Search:
+    """Conjugate gradients before their first product."""
+    no = jnp.zeros_like(wanted)
+    zero = jnp.zeros((), point.dtype)
+    going = wanted & jnp.any(residual != 0)
+    solved = wanted & ~going
+    return _Search(point, residual, -residual, jnp.asarray(0), going, no, no, solved, no, zero)
+
+
+def _search(
+    start: _Search,
+    fixed: Array,
+    product: Callable[[Vector], Vector],
+    radius: Scalar,
+    tolerance: Scalar,
+    limit: int,
+    probing: Array,
+    room: tuple[Vector, Vector],
+) -> _Search:
+    """Conjugate gradients from a start until solved, cut, or out of products."""
+    limit = min(limit, 2 * start.point.size + 5)
+    epsilon = jnp.finfo(start.point.dtype).eps
+
+    def improve(at: _Search) -> _Search:
+        p = at.direction
+        curved = jnp.where(fixed, 0.0, product(p))
+        squared, bend = jnp.dot(p, p), jnp.dot(p, curved)
+        curvature = bend / squared
+        largest = jnp.maximum(at.largest, jnp.abs(curvature))
+        level = curvature <= 1e2 * epsilon * largest
+        # What rounding may have turned negative is no way out of a saddle point.
+        concave = curvature < -jnp.sqrt(epsilon) * largest
+        negative = jnp.where(probing, concave, level)
+        share = jnp.dot(at.residual, at.residual) / jnp.where(level, 1.0, bend)
+        reach = norm_of(at.point + share * p)
+        # A probe has no use for the radius: only the curvature counts.
+        cut = ~negative & (reach >= radius) & ~probing
+        edge = _to_radius(at.point, p, radius)
+        share = jnp.where(negative | cut, jnp.where(probing, 0.0, edge), share)
+        allowed = jnp.where(p > 0, room[1] - at.point, room[0] - at.point)
+        allowed = jnp.where(p == 0, jnp.inf, allowed / jnp.where(p == 0, 1.0, p))
+        first = jnp.maximum(jnp.min(jnp.where(fixed, jnp.inf, allowed)), 0.0)
+        met = first < share
+        share = jnp.minimum(share, first)
+        point, residual = at.point + share * p, at.residual + share * curved
+        # What meets a bound stands on it exactly.
+        reached = met & (allowed <= first) & ~fixed
+        point = jnp.where(reached, jnp.where(p > 0, room[1], room[0]), point)
+        solved = (norm_of(residual) <= tolerance) | (probing & level)
+        solved = solved & ~negative & ~cut & ~met
+        ratio = jnp.dot(residual, residual) / jnp.dot(at.residual, at.residual)
+        ends = solved | negative | cut | met | (at.count + 1 >= limit)
+        direction = jnp.where(ends, p, -residual + ratio * p)
+        return _Search(
+            point,
+            residual,
+            direction,
+            at.count + 1,
+            ~ends,
+            cut & ~met,
+            negative & ~met,
+            solved,
+            met,
+            largest,
+        )
+
+    return jax.lax.while_loop(lambda at: at.going, improve, start)
+
+
+def _to_radius(point: Vector, direction: Vector, radius: Scalar) -> Scalar:
+    """How far along a direction the radius is met."""
+    a, b = jnp.dot(direction, direction), jnp.dot(point, direction)
+    c = jnp.minimum(jnp.dot(point, point) - radius**2, 0.0)
+    root = jnp.sqrt(jnp.maximum(b**2 - a * c, 0.0))
+    # The form without cancellation, by the sign of b.
+    far = jnp.where(b > 0, -c / jnp.where(b > 0, b + root, 1.0), (root - b) / a)
+    return jnp.maximum(far, 0.0)

@@ -1,0 +1,56 @@
+"""Problems of CUTEst, which nobody here wrote. The optima are those of the literature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from solvers.optimisers.base import Minimisation, optimise
+from solvers.optimisers.newton import TrustRegionNewton
+from solvers.optimisers.quasi_newton import LBFGSB
+
+
+pytestmark = pytest.mark.slow
+
+# J. J. Moré, B. S. Garbow and K. E. Hillstrom, ACM Trans. Math. Softw. 7, 17 (1981), for
+# all but the last two: NIST's StRD (half or whole sums of squares as CUTEst has them) and
+# W. Hock and K. Schittkowski, Test Examples for Nonlinear Programming Codes (1981).
+UNCONSTRAINED = {
+    "BEALE": 0.0,
+    "HELIX": 0.0,
+    "BARD": 8.21487e-3,
+    "BROWNDEN": 85822.2,
+    "OSBORNEA": 5.46489e-5,
+    "BIGGS6": 0.0,
+    "MISRA1ALS": 0.12455138894,
+}
+BOUNDED = {"HS1": 0.0, "HS5": -1.913222954981, "HS38": 0.0, "HS110": -45.77846971}
+
+
+@pytest.fixture(scope="module")
+def problems():
+    sif2jax = pytest.importorskip("sif2jax")
+    raw = [*sif2jax.unconstrained_minimisation_problems, *sif2jax.bounded_minimisation_problems]
+    return {problem.name: problem for problem in raw}
+
+
+def solve(problem, method):
+    bounds = getattr(problem, "bounds", None) or (None, None)
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), problem.y0)
+    if bounds[0] is not None:
+        start = jnp.clip(start, *bounds)
+    question = Minimisation(lambda y, args: problem.objective(y, args), *bounds)
+    return optimise(question, method, start, problem.args, max_steps=2000)
+
+
+@pytest.mark.parametrize("name", UNCONSTRAINED)
+def test_known_minima_by_newton(problems, name):
+    found = solve(problems[name], TrustRegionNewton())
+    np.testing.assert_allclose(found.objective, UNCONSTRAINED[name], rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("method", [TrustRegionNewton(), LBFGSB()], ids=["newton", "lbfgsb"])
+def test_known_minima_between_bounds(problems, name, method):
+    found = solve(problems[name], method)
+    np.testing.assert_allclose(found.objective, BOUNDED[name], rtol=1e-8, atol=1e-10)
