@@ -11,13 +11,16 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format docs bench constraints generated clean
+.PHONY: demo test check format docs bench bench-fit bench-optimisers bench-hessian bench-hybrid \
+	bench-scaling constraints generated clean
 
 demo: $(STAMP)
 	$(BIN)/simkit fit data/lynx_hare/case.toml -o results/lynx_hare --overwrite
 
+# Two files at a time, then alone what measures time.
 test: $(STAMP) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -40,6 +43,26 @@ generated: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/lynx_hare_multistart.py
+
+# One for each room; what they compare with beyond the tests is installed on demand.
+bench-fit: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
+	$(BIN)/python benchmarks/nist.py
+
+bench-optimisers: $(STAMP)
+	@mkdir -p results
+	$(BIN)/python benchmarks/optimisers.py --picture results/optimisers.png
+
+bench-hessian: $(STAMP)
+	$(BIN)/python benchmarks/trajectory_hessian.py
+	$(BIN)/python benchmarks/hessian_headline.py
+
+bench-hybrid: $(STAMP)
+	@mkdir -p results
+	$(BIN)/python benchmarks/hybrid_fit.py --picture results/hybrid_fit.png
+
+bench-scaling: $(STAMP)
+	$(BIN)/python benchmarks/scaling.py --repeats 50
 
 # The environment is made anew when the declared or the locked dependencies change.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,4 +1,11 @@
-"""How a system moves: problems, methods, solutions, gradients, ensembles."""
+"""How a system moves: problems, methods, solutions, gradients, ensembles.
+
+The rooms `optimisers`, `curvature`, `sharding` and `distributed` are imported when they are
+first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from solvers.ensemble.members import ensemble
 from solvers.gradients import Backsolve, Checkpointed, Forward, Replayed
@@ -16,6 +23,16 @@ from solvers.problem import InitialValueProblem
 from solvers.solution import RESULTS, Solution, SolveError
 from solvers.solve import solve
 
+
+if TYPE_CHECKING:
+    from solvers import (
+        curvature as curvature,
+        distributed as distributed,
+        optimisers as optimisers,
+        sharding as sharding,
+    )
+
+_ROOMS = ("curvature", "distributed", "optimisers", "sharding")
 
 __all__ = [
     "RESULTS",
@@ -45,3 +62,9 @@ __all__ = [
     "ensemble",
     "solve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"solvers.{name}")
+    raise AttributeError(f"module 'solvers' has no attribute {name!r}")

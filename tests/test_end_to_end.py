@@ -19,6 +19,7 @@ from .cases import ROOT
 
 
 CASE = ROOT / "data" / "lynx_hare" / "case.toml"
+pytestmark = pytest.mark.alone
 PROGRAM = [str(Path(sys.executable).with_name("simkit"))]
 
 

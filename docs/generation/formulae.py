@@ -39,6 +39,7 @@ _SYMBOLS = {
     "odot": "⊙",
     "circ": "∘",
     "cdot": "·",
+    "dots": "…",
     "times": "×",
     "pm": "±",
     "sim": "~",
@@ -52,6 +53,10 @@ _SYMBOLS = {
     "to": "→",
     "lvert": "|",
     "rvert": "|",
+    "lVert": "‖",
+    "rVert": "‖",
+    "top": "ᵀ",
+    "leftarrow": "←",
     "bigl": "",
     "bigr": "",
     "left": "",
@@ -63,7 +68,20 @@ _SYMBOLS = {
 }
 # The space after these in TeX ends the name and is not meant to be seen.
 _TIGHT = frozenset(
-    ("partial", "nabla", "lvert", "bigl", "bigr", "left", "right", "quad", "qquad", ",", " ")
+    (
+        "partial",
+        "nabla",
+        "lvert",
+        "lVert",
+        "bigl",
+        "bigr",
+        "left",
+        "right",
+        "quad",
+        "qquad",
+        ",",
+        " ",
+    )
 )
 _LOWERED = dict(zip("0123456789aeijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉ₐₑᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _RAISED = dict(zip("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
@@ -83,6 +101,8 @@ def plain(tex: str) -> str:
     text = re.sub(r"\\sqrt" + _GROUP, r"√(\1)", text)
     text = re.sub(r"\\dot (\w)", r"d\1/dt", text)
     text = re.sub(r"\\bar (\w)", "\\1\N{COMBINING MACRON}", text)
+    text = re.sub(r"\\hat (\w)", "\\1\N{COMBINING CIRCUMFLEX ACCENT}", text)
+    text = re.sub(r"\^\\top", "ᵀ", text)
     text = re.sub(r"\be\^" + _GROUP, r"exp(\1)", text)
     text = re.sub("_(?:" + _GROUP + r"|(\w))", lambda f: _script(f, _LOWERED, "_"), text)
     text = re.sub(r"\^(?:" + _GROUP + r"|(\w))", lambda f: _script(f, _RAISED, "^"), text)

@@ -41,6 +41,28 @@ _SECTIONS = {
         "solve ensemble InitialValueProblem Solution RESULTS SolveError Replayed Forward "
         "Checkpointed Backsolve",
     ),
+    "Optimisers": (
+        "sk.solvers.optimisers",
+        "optimise LeastSquares Minimisation Optimum STOP OptimisationError LevenbergMarquardt "
+        "TrustRegionNewton CubicNewton NewtonCG LBFGSB AdaHessian Sophia NaturalGradient "
+        "Composite Optax Batches Rows SoftL1 Huber Cauchy Arctan",
+    ),
+    "Curvature": (
+        "sk.solvers.curvature",
+        "hessian jacobian hessian_operator gauss_newton_operator "
+        "generalised_gauss_newton_operator fisher_operator empirical_fisher_operator as_dense "
+        "diagonal trace log_determinant spectral_density extreme_eigenpairs condition_number "
+        "coloured_hessian coloured_jacobian choose_derivative differentiate measure",
+    ),
+    "Many devices": (
+        "sk.solvers.sharding",
+        "use_cpu_devices make_mesh row_sum row_map value_and_gradient hessian_vector_product "
+        "hessian gauss_newton columns starts",
+    ),
+    "Many processes": (
+        "sk.solvers.distributed",
+        "initialise global_rows gather find_launcher",
+    ),
     "Writing systems": (
         "sk.systems",
         "AbstractSystem AbstractODE AbstractSDE AbstractHamiltonian State Input Inputs "
@@ -52,6 +74,10 @@ _MODULES = {
     "sk": "simkit",
     "sk.plots": "simkit.plots",
     "sk.solvers": "solvers",
+    "sk.solvers.curvature": "solvers.curvature",
+    "sk.solvers.distributed": "solvers.distributed",
+    "sk.solvers.optimisers": "solvers.optimisers",
+    "sk.solvers.sharding": "solvers.sharding",
     "sk.systems": "systems",
     "simkit.results": "simkit.results",
 }

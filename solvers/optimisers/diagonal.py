@@ -44,12 +44,12 @@ class _State(eqx.Module):
 class AdaHessian(AbstractDescent):
     r"""Adam with the Hessian's diagonal in place of the squared gradient.
 
-    $$y \leftarrow y - \eta \left(\frac{\hat m}{\hat v^{p/2} + \epsilon} + w\,y\right),
-      \qquad D = \frac1K \sum_{k=1}^K z_k \odot H z_k$$
+    $$y \leftarrow y - \eta\,(\hat m / (\hat v^{p/2} + \epsilon) + w\,y)$$
 
-    with the moments $\hat m$ of the gradient and $\hat v$ of $D \odot D$, both corrected
-    for their start at zero, and Rademacher probes $z_k$. The spatial averaging of the
-    paper, which is made for convolutions, is left out.
+    with the mean $D$ of $z \odot H z$ over the probes $z$, whose signs are random, and the
+    moments $\hat m$ of the gradient and $\hat v$ of $D \odot D$, both corrected for their
+    start at zero. The spatial averaging of the paper, which is made for convolutions, is
+    left out.
 
     - `key`: draws the probes.
     - `learning_rate`: $\eta$, a number or a function of the step. 1 is a Newton step
@@ -138,8 +138,7 @@ class AdaHessian(AbstractDescent):
 class Sophia(AbstractDescent):
     r"""Sophia: a step by the Hessian's diagonal, clipped to the learning rate.
 
-    $$y \leftarrow y - \eta \left(\mathrm{clip}\left(\frac{m}{\max(\gamma h, \epsilon)},
-      -1, 1\right) + w\,y\right)$$
+    $$y \leftarrow y - \eta\,(\mathrm{clip}(m / \max(\gamma h, \epsilon), -1, 1) + w\,y)$$
 
     with the moments $m$ of the gradient and $h$ of the diagonal of the Hessian, the latter
     refreshed by Hutchinson's estimate every `every` steps. Where the curvature is negative
