@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from solvers.gradients import Backsolve, Checkpointed, Forward, choose_gradient
+from solvers.gradients import Backsolve, Checkpointed, Forward, Replayed, choose_gradient
 from solvers.integrators.deterministic import Tsit5
 from solvers.integrators.stiff import Kvaerno5
 from solvers.integrators.stochastic import Milstein
@@ -195,13 +195,13 @@ TRANSFORMS = {
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_refused_in_words_for_checkpointed(name):
     function = loss(Tsit5(step=0.5, max_steps=10), Checkpointed())
-    with pytest.raises(TypeError, match=r"^Checkpointed\(\) gives first .*Forward\(\)"):
+    with pytest.raises(TypeError, match=r"^Checkpointed\(\) gives first .*Replayed\(\)"):
         TRANSFORMS[name](function)
 
 
 def test_refused_in_words_for_backsolve():
     function = loss(Tsit5(step=0.5, max_steps=10), Backsolve())
-    with pytest.raises(TypeError, match=r"^Backsolve\(\) gives first .*Forward\(\)"):
+    with pytest.raises(TypeError, match=r"^Backsolve\(\) gives first .*Replayed\(\)"):
         jax.jacfwd(loss(Tsit5(step=0.5, max_steps=10), Backsolve(), STOP))(POINT[:8])
     with pytest.raises(TypeError, match=r"no derivatives by `start`, `stop` or `save_at`"):
         jax.grad(function)(POINT)
@@ -210,11 +210,11 @@ def test_refused_in_words_for_backsolve():
 @pytest.mark.parametrize("transform", [jax.grad, lambda f: jax.jit(jax.grad(f))])
 def test_refused_in_words_for_forward(transform):
     function = loss(Tsit5(step=0.5, max_steps=10), Forward())
-    with pytest.raises(TypeError, match=r"^Forward\(\) cannot .*use gradient=Checkpointed"):
+    with pytest.raises(TypeError, match=r"^Forward\(\) cannot .*use gradient=Replayed"):
         transform(function)(POINT)
 
 
 def test_choice_by_size():
     assert isinstance(choose_gradient(parameters=8, outputs=42), Forward)
     assert isinstance(choose_gradient(parameters=8, outputs=1), Forward)
-    assert isinstance(choose_gradient(parameters=500, outputs=1), Checkpointed)
+    assert isinstance(choose_gradient(parameters=500, outputs=1), Replayed)
