@@ -11,16 +11,24 @@ from solvers.ensemble.members import ensemble
 from solvers.gradients import Forward, Replayed
 from solvers.integrators.deterministic import Dopri8, Euler, Midpoint, Tsit5
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3
-from solvers.integrators.stochastic import Milstein, ShARK
+from solvers.integrators.stochastic import Milstein, ShARK, StratonovichHeun
 from solvers.integrators.symplectic import StormerVerlet
 from solvers.problem import InitialValueProblem
 from solvers.recurrence import follow
 from solvers.solve import solve
 from systems.chaos import Lorenz63
 from systems.oscillators import HarmonicOscillator
-from systems.stochastic import GeometricBrownianMotion, OrnsteinUhlenbeck
+from systems.stochastic import GeometricBrownianMotion
 
-from .helpers_solvers import START, VALUES, exact_answers, finite_difference, known_problem
+from .helpers_solvers import (
+    START,
+    VALUES,
+    NoisyPendulum,
+    StratonovichGrowth,
+    exact_answers,
+    finite_difference,
+    known_problem,
+)
 
 
 WEIGHTS = jnp.asarray([1.0, -0.5, 0.7, 0.3])
@@ -181,16 +189,21 @@ def test_a_path_with_its_noise(key):
     assert np.allclose(hessian, finite_difference(gradient, point), rtol=1e-6, atol=1e-8)
 
 
-def test_a_method_with_levy_areas(key):
-    def function(mean):
-        problem = InitialValueProblem(OrnsteinUhlenbeck(mean=mean), 0.0, 1.0)
-        return solve(problem, ShARK(step=1 / 16), key=key).states[-1, 0] ** 2
+def test_methods_with_levy_areas_and_of_stratonovich(key):
+    def pendulum(strength):
+        problem = InitialValueProblem(NoisyPendulum(strength=strength), 0.0, 1.0)
+        return jnp.sum(solve(problem, ShARK(step=1 / 8), key=key).states[-1] ** 2)
 
-    system = OrnsteinUhlenbeck()
-    if "additive" not in system.noise.value:
-        pytest.skip("this process declares another kind of noise")
-    slope = jax.grad(function)(0.3)
-    assert np.isclose(slope, (function(0.3 + 1e-5) - function(0.3 - 1e-5)) / 2e-5, rtol=1e-6)
+    def growth(start):
+        problem = InitialValueProblem(StratonovichGrowth(), 0.0, 1.0, start[None])
+        return solve(problem, StratonovichHeun(step=1 / 8), key=key).states[-1, 0] ** 2
+
+    for function in (jax.jit(pendulum), jax.jit(growth)):
+        slope = jax.jit(jax.grad(function))(0.3 * jnp.ones(()))
+        expected = (
+            function(jnp.asarray(0.3 + 1e-5)) - function(jnp.asarray(0.3 - 1e-5))
+        ) / 2e-5
+        assert np.isclose(slope, expected, rtol=1e-6)
 
 
 def test_a_symplectic_method():

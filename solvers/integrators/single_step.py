@@ -25,7 +25,7 @@ def step_once(
     if getattr(solver, "scan_kind", 0) is None:
         # The loop over the stages must be one that jax can differentiate in every mode.
         solver = eqx.tree_at(
-            lambda s: s.scan_kind, solver, "lax", is_leaf=lambda leaf: leaf is None
+            lambda s: s.scan_kind, solver, "bounded", is_leaf=lambda leaf: leaf is None
         )
     state = solver.init(terms, start, stop, y, args)
     after, _, dense, _, _ = solver.step(terms, start, stop, y, args, state, made_jump=False)
