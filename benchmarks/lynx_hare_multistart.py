@@ -22,7 +22,7 @@ import scipy.integrate
 import scipy.optimize
 
 from simkit.config.reader import read_case
-from simkit.fitting import starts as simkit_starts
+from simkit.fitting import optimisation as simkit_optimisation, starts as simkit_starts
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.posterior import Posterior
 from simkit.precision import use_double_precision
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     use_double_precision()
-    simkit_starts.TOLERANCE = 1e-8
+    simkit_optimisation.TOLERANCE = 1e-8
     posterior = build_posterior()
     key = jax.random.key(0)
     begin = np.asarray(posterior.parameters.draw_starts(key, arguments.starts))

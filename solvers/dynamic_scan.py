@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
+
+from solvers.traced import Traced
 
 
 class Layout(NamedTuple):
@@ -62,24 +64,24 @@ class Layout(NamedTuple):
 
 
 def scan(
-    jaxpr: ClosedJaxpr, layout: Layout, reverse: bool, stack: bool, operands: Sequence[Any]
+    program: Traced, layout: Layout, reverse: bool, stack: bool, operands: Sequence[Any]
 ) -> list[Array]:
     """Run the scan; `reverse` begins at the last row, `stack` asks for all states."""
-    return _scan.bind(*operands, jaxpr=jaxpr, layout=layout, reverse=reverse, stack=stack)
+    return _scan.bind(*operands, program=program, layout=layout, reverse=reverse, stack=stack)
 
 
 def _run(
     length: Array,
     slot: Array,
     *operands: Array,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
 ) -> list[Array]:
     state, parameters, constants, rows, slotted = layout.split(operands)
-    function = jaxpr_as_fun(jaxpr)
-    avals = jaxpr.out_avals
+    function = program
+    avals = program.out_avals
     per_row = [*avals[: layout.stacked if stack else 0], *_emitted(avals, layout)[0]]
     buffers = _zeros(per_row, slot.shape[0]), _zeros(_emitted(avals, layout)[1], layout.slots)
     length = length.astype(jnp.int32)
@@ -120,13 +122,13 @@ def _shapes(
     length: Any,
     slot: Any,
     *operands: Any,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
 ) -> list[Any]:
     del length, operands, reverse
-    avals = jaxpr.out_avals
+    avals = program.out_avals
     rows, slots = _emitted(avals, layout)
     per_row = [*avals[: layout.stacked if stack else 0], *rows]
     return [
@@ -147,7 +149,7 @@ def _batch(
     operands: Any,
     axes: Any,
     *,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
@@ -156,7 +158,7 @@ def _batch(
     mapped = [axis is not None for axis in axes]
     size = next(x.shape[a] for x, a, m in zip(operands, axes, mapped, strict=True) if m)
     if mapped[1]:
-        return _batch_slots(operands, axes, size, jaxpr, layout, reverse, stack)
+        return _batch_slots(operands, axes, size, program, layout, reverse, stack)
     length = jnp.max(operands[0]) if mapped[0] else operands[0]
     leaves, in_axes = [], []
     for i, (leaf, axis) in enumerate(zip(operands[2:], axes[2:], strict=True)):
@@ -169,8 +171,8 @@ def _batch(
         else:
             leaves.append(leaf)
             in_axes.append(None)
-    function = jax.vmap(jaxpr_as_fun(jaxpr), in_axes=in_axes)
-    batched = jax.make_jaxpr(function)(*_one_row(leaves, layout.begin_rows))
+    function = jax.vmap(program, in_axes=in_axes)
+    batched = Traced(function, *_one_row(leaves, layout.begin_rows))
     out = scan(batched, layout, reverse, stack, [length, operands[1], *leaves])
     return out, [0] * layout.state + [1] * (len(out) - layout.state)
 
@@ -189,7 +191,7 @@ def _batch_slots(
     operands: Any,
     axes: Any,
     size: int,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
@@ -223,7 +225,7 @@ def _batch_slots(
             *axes_of[3],
             *[0] * len(gathered),
         ],
-        jaxpr=jaxpr,
+        program=program,
         layout=by_row,
         reverse=reverse,
         stack=stack,
@@ -247,15 +249,15 @@ def _jvp(
     primals: Any,
     tangents: Any,
     *,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
 ) -> Any:
-    out = scan(jaxpr, layout, reverse, True, primals)
+    out = scan(program, layout, reverse, True, primals)
     states = out[layout.state : layout.state + layout.stacked]
     given = [None if isinstance(t, ad.Zero) else t for t in tangents[2:]]
-    moved = tangents_of(jaxpr, layout, reverse, stack, primals, given, states)
+    moved = tangents_of(program, layout, reverse, stack, primals, given, states)
     if not stack:
         del out[layout.state : layout.state + layout.stacked]
     return out, moved
@@ -265,7 +267,7 @@ ad.primitive_jvps[_scan] = _jvp
 
 
 def tangents_of(
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
@@ -291,7 +293,7 @@ def tangents_of(
         rows=layout.stacked + layout.rows + len(moved[3]),
         slotted=layout.slotted + len(moved[4]),
     )
-    function, totals = jaxpr_as_fun(jaxpr), state[layout.stacked :]
+    function, totals = program, state[layout.stacked :]
     shapes = [(total.shape, total.dtype) for total in totals]
 
     def step(*flat: Array) -> list[Array]:
@@ -322,7 +324,7 @@ def tangents_of(
     leaves = [*start, *parameters, *[dots[1][i] for i in moved[1]], *constants]
     leaves += [*before, *rows, *[dots[3][i] for i in moved[3]]]
     leaves += [*slotted, *[dots[4][i] for i in moved[4]]]
-    traced = jax.make_jaxpr(step)(*_one_row(leaves, linear.begin_rows))
+    traced = Traced(step, *_one_row(leaves, linear.begin_rows))
     return scan(traced, linear, reverse, stack, [length, slot, *leaves])
 
 
@@ -344,7 +346,7 @@ def _before(stacked: Array, first: Array, length: Array, reverse: bool) -> Array
 def _transpose(
     cotangents: Any,
     *operands: Any,
-    jaxpr: ClosedJaxpr,
+    program: Traced,
     layout: Layout,
     reverse: bool,
     stack: bool,
@@ -377,7 +379,7 @@ def _transpose(
     p_avals = [_aval(parts[1][i], 0) for i in sought[1]]
     x_avals = [_aval(parts[3][i], 1) for i in sought[3]]
     w_avals = [_aval(parts[4][i], 1) for i in sought[4]]
-    function, out_avals = jaxpr_as_fun(jaxpr), jaxpr.out_avals
+    function, out_avals = program, program.out_avals
 
     def step(*flat: Array) -> list[Array]:
         carry, p, c, row, by_slot = adjoint.split(flat)
@@ -421,7 +423,7 @@ def _transpose(
     # The last slot is not read.
     leaves += [slots_bar[i].at[-1].set(0.0) for i in some[2]]
     leaves += [parts[4][i] for i in known[4]]
-    traced = jax.make_jaxpr(step)(*_one_row(leaves, adjoint.begin_rows))
+    traced = Traced(step, *_one_row(leaves, adjoint.begin_rows))
     out = scan(traced, adjoint, not reverse, False, [length, slot, *leaves])
     return _place(out, parts, sought, layout, length)
 

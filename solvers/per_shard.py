@@ -24,6 +24,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from solvers.traced import Traced
+
 
 class Kind(enum.Enum):
     """How the value of one shard and the whole value belong together.
@@ -127,8 +129,8 @@ def _bind(
 ) -> list[Array]:
     """Evaluate a function of flat operands that closes over nothing."""
     avals = [_local(x, kind, layout) for x, kind in zip(operands, ins, strict=True)]
-    jaxpr = jax.make_jaxpr(function)(*avals)
-    body = functools.partial(_body, jaxpr, tuple(outs), layout.axis)
+    shard = Traced(function, *avals)
+    body = functools.partial(_body, shard, tuple(outs), layout.axis)
     whole = jax.shard_map(
         body,
         mesh=layout.mesh,
@@ -136,15 +138,16 @@ def _bind(
         out_specs=[layout.spec(kind, False) for kind in outs],
         check_vma=False,
     )
+    # Jax must see this one, as it asks it for the devices.
     program = jax.make_jaxpr(whole)(*[_aval(x) for x in operands])
     return _sharded.bind(
-        *operands, jaxpr=jaxpr, program=program, layout=layout, ins=tuple(ins), outs=tuple(outs)
+        *operands, shard=shard, program=program, layout=layout, ins=tuple(ins), outs=tuple(outs)
     )
 
 
-def _body(jaxpr: ClosedJaxpr, outs: Sequence[Kind], axis: str, *operands: Array) -> list[Array]:
+def _body(shard: Traced, outs: Sequence[Kind], axis: str, *operands: Array) -> list[Array]:
     """What one device does."""
-    values = jaxpr_as_fun(jaxpr)(*operands)
+    values = shard(*operands)
     sums = iter(
         _sum_over(axis, [v for v, k in zip(values, outs, strict=True) if k is Kind.COMMON])
     )
@@ -173,7 +176,7 @@ def _sum_over(axis: str, values: Sequence[Array]) -> list[Array]:
 
 
 def _lowered(
-    *operands: Array, jaxpr: Any, program: Any, layout: Layout, ins: Any, outs: Any
+    *operands: Array, shard: Any, program: Any, layout: Layout, ins: Any, outs: Any
 ) -> list[Array]:
     """What is compiled: a `shard_map`, or inside one that took another axis its body alone."""
     if not _is_bound(layout.axis):
@@ -188,7 +191,7 @@ def _lowered(
 
     parts = [own(x, kind) for x, kind in zip(operands, ins, strict=True)]
     inner = tuple(Kind.GATHERED if kind is Kind.ROWS else kind for kind in outs)
-    return _body(jaxpr, inner, layout.axis, *parts)
+    return _body(shard, inner, layout.axis, *parts)
 
 
 def _is_bound(axis: str) -> bool:
@@ -212,11 +215,11 @@ def _aval(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _whole_avals(
-    *operands: Any, jaxpr: Any, program: Any, layout: Layout, ins: Any, outs: Any
+    *operands: Any, shard: Any, program: Any, layout: Layout, ins: Any, outs: Any
 ) -> list[Any]:
     del operands, program, ins
     shapes = []
-    for aval, kind in zip(jaxpr.out_avals, outs, strict=True):
+    for aval, kind in zip(shard.out_avals, outs, strict=True):
         shape = tuple(aval.shape)
         if kind is not Kind.COMMON:
             shape = (layout.shards * shape[0], *shape[1:])
@@ -236,7 +239,7 @@ mlir.register_lowering(_sharded, mlir.lower_fun(_lowered, multiple_results=True)
 
 
 def _batch(
-    operands: Any, axes: Any, *, jaxpr: Any, program: Any, layout: Any, ins: Any, outs: Any
+    operands: Any, axes: Any, *, shard: Any, program: Any, layout: Any, ins: Any, outs: Any
 ):
     """A batch is carried behind the leading axis of rows."""
     del program
@@ -249,7 +252,7 @@ def _batch(
             moved.append(jnp.moveaxis(x, axis, 0 if kind is Kind.COMMON else 1))
             in_axes.append(1 if kind is Kind.ROWS else 0)
     out_axes = [1 if kind in (Kind.ROWS, Kind.GATHERED) else 0 for kind in outs]
-    function = jax.vmap(jaxpr_as_fun(jaxpr), in_axes=in_axes, out_axes=out_axes)
+    function = jax.vmap(shard, in_axes=in_axes, out_axes=out_axes)
     results = _bind(function, layout, moved, ins, outs)
     return results, [0 if kind is Kind.COMMON else 1 for kind in outs]
 
@@ -258,7 +261,7 @@ batching.primitive_batchers[_sharded] = _batch
 
 
 def _jvp(
-    primals: Any, tangents: Any, *, jaxpr: Any, program: Any, layout: Any, ins: Any, outs: Any
+    primals: Any, tangents: Any, *, shard: Any, program: Any, layout: Any, ins: Any, outs: Any
 ) -> Any:
     """The value, and a second program for its tangents, which computes the value again.
 
@@ -266,10 +269,10 @@ def _jvp(
     loops of unknown length have none, and jax 0.9 fails where theirs are nested.
     """
     values = _sharded.bind(
-        *primals, jaxpr=jaxpr, program=program, layout=layout, ins=ins, outs=outs
+        *primals, shard=shard, program=program, layout=layout, ins=ins, outs=outs
     )
     moved = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
-    real = [i for i, a in enumerate(jaxpr.out_avals) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    real = [i for i, a in enumerate(shard.out_avals) if jnp.issubdtype(a.dtype, jnp.inexact)]
 
     def forward(*given: Any) -> list[Array]:
         at = given[: len(primals)]
@@ -278,7 +281,7 @@ def _jvp(
             everything = list(at)
             for i, value in zip(moved, some, strict=True):
                 everything[i] = value
-            out = jaxpr_as_fun(jaxpr)(*everything)
+            out = shard(*everything)
             return [out[i] for i in real]
 
         return jax.jvp(of_moved, [at[i] for i in moved], list(given[len(primals) :]))[1]
@@ -296,7 +299,7 @@ ad.primitive_jvps[_sharded] = _jvp
 
 
 def _transpose(
-    cotangents: Any, *operands: Any, jaxpr: Any, program: Any, layout: Any, ins: Any, outs: Any
+    cotangents: Any, *operands: Any, shard: Any, program: Any, layout: Any, ins: Any, outs: Any
 ) -> list[Any]:
     """Sums become copies, copies become sums, rows stay rows."""
     del program
@@ -313,7 +316,7 @@ def _transpose(
             everything: list[Any] = [None] * len(operands)
             for i, value in zip([*known, *linear], [*values[: len(known)], *some], strict=True):
                 everything[i] = value
-            out = jaxpr_as_fun(jaxpr)(*everything)
+            out = shard(*everything)
             return [out[i] for i in given]
 
         pull = jax.linear_transpose(of_linear, *shapes)

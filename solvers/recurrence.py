@@ -20,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Int
 
 from solvers.dynamic_scan import Layout, scan, tangents_of
+from solvers.traced import Traced
 
 
 Step = Callable[[Any, Any, Any, Any], Any]
@@ -64,7 +65,7 @@ def follow(
         out = step(y, p, c, jax.tree.unflatten(row_tree, flat[len(leaves) :]))
         return [*jax.tree.leaves(out), *jax.tree.leaves(y)]
 
-    jaxpr = jax.make_jaxpr(flat_step)(*leaves, *[row[0] for row in rows])
+    program = Traced(flat_step, *leaves, *[row[0] for row in rows])
     sizes = [len(jax.tree.leaves(part)) for part in (parameters, constants)]
     slot, rank = _slots(wanted, rows[0].shape[0])
     layout = Layout(
@@ -80,10 +81,10 @@ def follow(
     )
     operands = [length, slot, *leaves, *rows]
     if recorded is None:
-        out = scan(jaxpr, layout, False, False, operands)
+        out = scan(program, layout, False, False, operands)
     else:
         known = jax.tree.leaves(recorded)
-        out = _adopt(jaxpr, layout, length, slot, known, [*leaves, *rows])
+        out = _adopt(program, layout, length, slot, known, [*leaves, *rows])
     final, selected = out[:count], out[count:]
     states = [leaf[rank] for leaf in selected]
     return jax.tree.unflatten(state_tree, states), jax.tree.unflatten(state_tree, final)
@@ -102,7 +103,7 @@ def _slots(wanted: Array, room: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _adopt(
-    jaxpr: Any, layout: Layout, length: Array, slot: Array, recorded: Any, operands: Any
+    program: Any, layout: Layout, length: Array, slot: Array, recorded: Any, operands: Any
 ) -> list[Array]:
     initial = operands[: layout.state]
     before = [
@@ -119,30 +120,30 @@ def _adopt(
 
 
 @functools.partial(_adopt.defjvp, symbolic_zeros=True)
-def _adopt_jvp(jaxpr: Any, layout: Layout, primals: Any, tangents: Any) -> Any:
+def _adopt_jvp(program: Any, layout: Layout, primals: Any, tangents: Any) -> Any:
     length, slot, recorded, operands = primals
     given = [None if isinstance(t, SymbolicZero) else t for t in tangents[3]]
-    out = _adopt(jaxpr, layout, length, slot, recorded, operands)
+    out = _adopt(program, layout, length, slot, recorded, operands)
     # As a function of what is differentiated, the recorded states are these.
-    states = _states(jaxpr, layout, length, recorded, operands)
-    moved = tangents_of(jaxpr, layout, False, False, [length, slot, *operands], given, states)
+    states = _states(program, layout, length, recorded, operands)
+    moved = tangents_of(program, layout, False, False, [length, slot, *operands], given, states)
     return out, moved
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _states(
-    jaxpr: Any, layout: Layout, length: Array, recorded: Any, operands: Any
+    program: Any, layout: Layout, length: Array, recorded: Any, operands: Any
 ) -> list[Array]:
     """All states, with the derivatives of the recurrence."""
-    del jaxpr, layout, length, operands
+    del program, layout, length, operands
     return list(recorded)
 
 
 @functools.partial(_states.defjvp, symbolic_zeros=True)
-def _states_jvp(jaxpr: Any, layout: Layout, primals: Any, tangents: Any) -> Any:
+def _states_jvp(program: Any, layout: Layout, primals: Any, tangents: Any) -> Any:
     length, recorded, operands = primals
     given = [None if isinstance(t, SymbolicZero) else t for t in tangents[2]]
-    states = _states(jaxpr, layout, length, recorded, operands)
+    states = _states(program, layout, length, recorded, operands)
     slot = jnp.zeros(operands[-1].shape[0], jnp.int32)
-    moved = tangents_of(jaxpr, layout, False, True, [length, slot, *operands], given, states)
+    moved = tangents_of(program, layout, False, True, [length, slot, *operands], given, states)
     return states, moved[layout.state : 2 * layout.state]

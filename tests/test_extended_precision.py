@@ -84,7 +84,7 @@ def extended_solve(field, rates, start):
             ]
             slopes.append(field(rates, stage))
         y = stage  # the last stage is the solution
-    return sum(value * value for value in y) / 2
+    return sum((value * value for value in y), Decimal(0)) / 2
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,8 @@ from solvers.problem import InitialValueProblem
 from solvers.solve import solve
 from systems.base import AbstractODE, State, parameter, replace_parameters
 
+from .helpers_compile import quick_jit
+
 
 MINPACK2 = (
     Path(__file__).resolve().parents[2]
@@ -42,6 +43,14 @@ def rosenbrock(y, args):
     return jnp.stack([10 * (y[1] - y[0] ** 2), 1 - y[0]])
 
 
+def run_once(problem, method, start, args=None):
+    """Compiled with less effort than `optimise` takes alone, as it runs but once."""
+    run = quick_jit(lambda y, args: optimise(problem, method, y, args, throw=False))
+    result = run(start, args)
+    assert bool(result.converged), reasons(result)
+    return result
+
+
 def reasons(result):
     return [stop_names()[i] for i in np.ravel(np.asarray(result.stop._value))]
 
@@ -55,7 +64,7 @@ def test_units_of_the_parameters_do_not_matter():
 
     problem = LeastSquares(residuals)
     units = jnp.asarray([[1e-6, 1e6], [1.0, 1.0]])
-    result = eqx.filter_jit(
+    result = quick_jit(
         jax.vmap(lambda u: optimise(problem, LevenbergMarquardt(), 1 / u, u, throw=False))
     )(units)
     assert bool(jnp.all(result.converged))
@@ -70,7 +79,7 @@ def test_bounds_hold_and_the_optimum_on_them_is_exact():
     upper = [[infinite, infinite], [0.8, 3], [3, infinite], [infinite, infinite], [0.5, 9]]
     starts = [[-1.2, 1.0], [-1.0, 0.0], [2.0, 1.0], [-2.0, 2.0], [0.5, 4.0]]
 
-    @eqx.filter_jit
+    @quick_jit
     def run(lower, upper, starts):
         def one(low, high, start):
             problem = LeastSquares(rosenbrock, low, high)
@@ -100,7 +109,7 @@ def test_residuals_are_never_evaluated_outside_the_bounds():
         return jnp.stack([jnp.exp(y[0]) - 0.1, jnp.sqrt(y[1]) - 5 + y[0], y[0] * y[1]])
 
     problem = LeastSquares(residuals, jnp.asarray([-1.0, 0.0]), jnp.asarray([4.0, 20.0]))
-    result = optimise(problem, LevenbergMarquardt(), jnp.asarray([4.0, 0.0]))
+    result = run_once(problem, LevenbergMarquardt(), jnp.asarray([4.0, 0.0]))
     jax.effects_barrier()
     points = np.concatenate([value.reshape(-1, 2) for value in seen])
     assert len(points) > 5
@@ -130,7 +139,7 @@ def test_robust_losses_give_scipys_optimum(name, loss):
         return y[0] * jnp.exp(-y[1] * times) + y[2] - data
 
     start = jnp.asarray([1.0, 1.0, 0.0])
-    result = optimise(LeastSquares(residuals), LevenbergMarquardt(loss=loss(0.05)), start)
+    result = run_once(LeastSquares(residuals), LevenbergMarquardt(loss=loss(0.05)), start)
 
     def jacobian(y):
         decay = np.exp(-y[1] * times)
@@ -164,9 +173,13 @@ def test_the_derivatives_of_losses(loss):
     def objective(values):
         return reweighted(loss, values).objective
 
-    weights = reweighted(loss, residuals)
-    np.testing.assert_allclose(weights.slope, jax.grad(objective)(residuals), rtol=1e-12)
-    hessian = jnp.diag(jax.hessian(objective)(residuals))
+    @quick_jit
+    def derivatives(values):
+        hessian = jnp.diag(jax.hessian(objective)(values))
+        return reweighted(loss, values), jax.grad(objective)(values), hessian
+
+    weights, slope, hessian = derivatives(residuals)
+    np.testing.assert_allclose(weights.slope, slope, rtol=1e-12)
     np.testing.assert_allclose(weights.curvature, hessian, rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(weights.root * weights.residuals, weights.slope, rtol=1e-12)
     assert bool(jnp.all(weights.root**2 >= weights.curvature - 1e-15))
@@ -203,7 +216,7 @@ def test_each_start_stops_for_its_own_reason():
     problem = LeastSquares(lambda y, i: jax.lax.switch(i, branches, y))
     starts = jnp.asarray([start for _, start, _ in CASES.values()])
 
-    @eqx.filter_jit
+    @quick_jit
     def run(starts, index):
         method = LevenbergMarquardt()
         return jax.vmap(lambda y, i: optimise(problem, method, y, i, throw=False))(
@@ -240,13 +253,13 @@ def test_trees_and_optimistix_give_the_same():
         return {"fit": fit - data, "prior": (0.1 * (y["rates"] - 2),)}
 
     start = {"height": jnp.asarray(1.0), "rates": jnp.asarray([1.0])}
-    ours = optimise(LeastSquares(residuals), LevenbergMarquardt(), start, jnp.asarray(1.0))
+    ours = run_once(LeastSquares(residuals), LevenbergMarquardt(), start, jnp.asarray(1.0))
 
     def theirs(factor):
         return optx.least_squares(residuals, LevenbergMarquardt(), start, factor).value
 
     one = jnp.asarray(1.0)
-    value, slope = jax.jvp(theirs, (one,), (one,))
+    value, slope = quick_jit(lambda x: jax.jvp(theirs, (x,), (x,)))(one)
     for mine, other in zip(jax.tree.leaves(ours.value), jax.tree.leaves(value), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-14)
     assert ours.value["rates"].shape == (1,)
@@ -284,8 +297,7 @@ def test_final_steps_bring_the_digits():
         return y[0] * jnp.exp(-y[1] * times) - data
 
     def error(method):
-        start = jnp.asarray([3.0, 1.0])
-        result = optimise(LeastSquares(residuals), method, start)
+        result = run_once(LeastSquares(residuals), method, jnp.asarray([3.0, 1.0]))
         height, rate = np.asarray(result.value)
         decay = np.exp(-rate * np.asarray(times))
         left = height * decay - np.asarray(data)
@@ -312,7 +324,7 @@ def test_single_precision():
 def test_more_parameters_than_residuals():
     """The nearest of many solutions, from the origin: the plane x + 2 y + 3 z = 7."""
     problem = LeastSquares(lambda y, args: jnp.stack([y[0] + 2 * y[1] + 3 * y[2] - 7]))
-    result = optimise(problem, LevenbergMarquardt(), jnp.zeros(3))
+    result = run_once(problem, LevenbergMarquardt(), jnp.zeros(3))
     assert float(result.value @ jnp.asarray([1.0, 2, 3])) == pytest.approx(7, rel=1e-14)
 
 
@@ -351,7 +363,8 @@ def test_alpha_pinene_in_eight_steps():
         )
         return solution.states - data
 
-    result = optimise(LeastSquares(residuals), LevenbergMarquardt(), jnp.asarray(table["x0"]))
+    start = jnp.asarray(table["x0"])
+    result = run_once(LeastSquares(residuals), LevenbergMarquardt(), start)
     assert int(result.steps) <= 8
     assert 2 * float(result.objective) == pytest.approx(19.87216693, abs=1e-8)
     expected = [5.92584877e-05, 2.96340211e-05, 2.04728401e-05, 2.74467932e-04, 3.99794995e-05]

@@ -1,6 +1,5 @@
 """NIST's 27 certified nonlinear regressions from both starts, at default settings."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from solvers.optimisers.base import LeastSquares, optimise, stop_names
 from solvers.optimisers.least_squares import LevenbergMarquardt
 
+from .helpers_compile import quick_jit
 from .helpers_nist import FOLDER, MODELS, read, stacked
 
 
@@ -29,7 +29,7 @@ def outcome(regressions):
     most = starts.shape[1]
     certified = [np.pad(r.certified, (0, most - r.certified.size)) for r in regressions]
 
-    @eqx.filter_jit
+    @quick_jit
     def run(starts, index, certified):
         def one(start, i):
             problem = LeastSquares(residuals)

@@ -245,7 +245,9 @@ def test_memory_does_not_grow_with_the_steps():
 
         # The stop is traced, so that room for all allowed steps is made.
         compiled = jax.jit(jax.grad(function)).lower(jnp.asarray(1.0)).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        plan = compiled.memory_analysis()
+        assert plan is not None
+        return plan.temp_size_in_bytes
 
     few, many = bytes_needed(2**13), bytes_needed(2**17)
     # What grows are the times of the steps, a few numbers each; the states and stages of

@@ -13,6 +13,7 @@ from simkit.config.bounds import (
     within,
 )
 from simkit.config.errors import KeyPath, Mistake, described, dotted, number
+from simkit.config.optimisers import OPTIMISERS, find_option_mistakes
 from simkit.config.schema import (
     Case,
     DataTable,
@@ -104,17 +105,18 @@ def _find_noise_mistakes(fit: FitTable, data: DataTable) -> Iterator[Mistake]:
 
 
 def _find_method_mistakes(fit: FitTable, data: DataTable) -> Iterator[Mistake]:
-    if fit.method != "least_squares":
+    yield from find_option_mistakes(fit.method, fit.options)
+    if not OPTIMISERS[fit.method].squares:
         return
-    expected = '"auto" or "minimise"'
+    expected = '"auto", "minimise" or "trust_region_newton"'
     for name, observable in data.observables.items():
         if observable.noise not in SQUARES:
-            came = f'is "least_squares", and the noise of {name} is {observable.noise}'
+            came = f'is "{fit.method}", and the noise of {name} is {observable.noise}'
             yield Mistake(("fit", "method"), came, expected)
     for table in ("parameters", "initial_state"):
         for name, free in getattr(fit, table).items():
             if isinstance(free.prior, Exponential | Gamma):
-                came = f'is "least_squares", and the prior of {name} is no normal density'
+                came = f'is "{fit.method}", and the prior of {name} is no normal density'
                 yield Mistake(("fit", "method"), came, expected)
 
 

@@ -214,9 +214,26 @@ class FitTable(_Table, frozen=True):
         dict[str, FreeParameter], Meta(description="free noise scales, by observable")
     ] = {}
     method: Annotated[
-        Literal["auto", "least_squares", "minimise"],
-        Meta(description="auto: least squares where the noise models allow it"),
+        Literal[
+            "auto",
+            "least_squares",
+            "minimise",
+            "levenberg_marquardt",
+            "trust_region_newton",
+            "cubic_newton",
+            "newton_cg",
+            "lbfgsb",
+            "adahessian",
+        ],
+        Meta(
+            description="auto: least squares where the noise models allow it; "
+            "[which optimiser](../fitting.md#which-optimiser)"
+        ),
     ] = "auto"
+    options: Annotated[
+        dict[str, float],
+        Meta(description="numeric options of the method, such as `rtol`"),
+    ] = {}
     starts: Annotated[Count, Meta(description="how many starts")] = 16
     seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of the starts")] = 0
     max_steps: Annotated[Count, Meta(description="iterations of the optimiser per start")] = 100

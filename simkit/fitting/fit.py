@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from simkit.config.optimisers import OPTIMISERS
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import FitTable
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.curvature import Optimum, hessian_obstacle, refine
+from simkit.fitting.optimisation import build_optimiser
 from simkit.fitting.parameters import Parameters
 from simkit.fitting.posterior import Posterior
 from simkit.fitting.starts import StartOutcome, run_starts
@@ -38,7 +40,8 @@ def fit(
 
     - `subject`: a case, the path of a case file, or a
       [`Posterior`][simkit.fitting.posterior.Posterior] built in Python.
-    - `options`: for a posterior: method, starts, seed, max_steps, segment.
+    - `options`: for a posterior: method, its options, starts, seed, max_steps,
+      segment.
     - `title`, `time_unit`: for a posterior: what tables and pictures say.
     - `progress`: called between segments of starts.
 
@@ -46,8 +49,8 @@ def fit(
     failed, or that stopped short, is told in `fit.starts` and never ranked; if none
     converged, `fit.status` says so. Double precision is switched on.
 
-    **Raises:** `CaseError` for a broken case, `ValueError` for options given beside one
-    or a method that the noise models do not allow.
+    **Raises:** `CaseError` for a broken case, `ValueError` for options given beside one,
+    an unknown method or option, or a method that the noise models do not allow.
 
     The optimum is that of the posterior density of the parameters in their own units,
     so it does not depend on the scale on which the optimiser moves.
@@ -70,8 +73,8 @@ def fit(
     else:
         posterior, options = subject, options or FitTable()
         collected = ("simkit.fit", "", "{}")
-    least_squares, reason = _choose(posterior, options)
-    outcome, initial = _run(posterior, options, least_squares, progress)
+    choice = _choose(posterior, options)
+    outcome, initial = _run(posterior, options, choice, progress)
     starts = rank_starts(posterior, initial, outcome)
     best = int(np.flatnonzero(starts.rank == 0)[0]) if np.any(starts.rank == 0) else None
     optimum = _optimum(posterior, outcome, best)
@@ -81,8 +84,8 @@ def fit(
         optimum,
         starts,
         title=title or type(posterior.system).__name__,
-        method="Levenberg-Marquardt" if least_squares else "BFGS",
-        reason=reason,
+        method=choice.name,
+        reason=choice.reason,
         converged=best is not None,
         time_unit=time_unit,
         provenance=provenance,
@@ -90,22 +93,43 @@ def fit(
     return dataclasses.replace(result, memory=posterior)
 
 
-def _choose(posterior: Posterior, options: FitTable) -> tuple[bool, str]:
-    """Least squares or not, and why."""
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """An optimiser, what it is called, and why it was taken.
+
+    - `least_squares`: whether it moves on the residuals.
+    - `optimiser`: `None` for optimistix' own.
+    """
+
+    name: str
+    reason: str
+    least_squares: bool
+    optimiser: Any = None
+
+
+def _choose(posterior: Posterior, options: FitTable) -> _Choice:
+    """The optimiser that the case names, or the one that suits the objective."""
+    optimiser = build_optimiser(options)
     obstacle = posterior.least_squares_obstacle()
-    if options.method == "minimise":
-        return False, "asked for by the case"
-    if obstacle is None:
-        return True, "the objective is a sum of squares for given noise scales"
-    if options.method == "least_squares":
+    known = OPTIMISERS[options.method]
+    if known.squares and obstacle is not None:
         raise ValueError(
-            f"fit.method is 'least_squares', but {obstacle}; expected 'auto' or 'minimise'."
+            f"fit.method is '{options.method}', but {obstacle}; expected 'auto', "
+            "'minimise' or 'trust_region_newton'."
         )
-    return False, f"no sum of squares: {obstacle}"
+    if optimiser is not None:
+        reason = f"asked for by the case: {known.purpose}"
+        return _Choice(known.name, reason, known.squares, optimiser)
+    if options.method == "minimise":
+        return _Choice(known.name, "asked for by the case", False)
+    if obstacle is None:
+        reason = "the objective is a sum of squares for given noise scales"
+        return _Choice(OPTIMISERS["least_squares"].name, reason, True)
+    return _Choice(OPTIMISERS["minimise"].name, f"no sum of squares: {obstacle}", False)
 
 
 def _run(
-    posterior: Posterior, options: FitTable, least_squares: bool, progress: Progress | None
+    posterior: Posterior, options: FitTable, choice: _Choice, progress: Progress | None
 ) -> tuple[StartOutcome, np.ndarray]:
     """All starts, in segments of one shape so that one program serves them all."""
     initial = np.asarray(_draw(posterior.parameters, options.seed, options.starts))
@@ -113,7 +137,13 @@ def _run(
     parts: list[Any] = []
     for begin in range(0, options.starts, size):
         index = np.minimum(np.arange(begin, begin + size), options.starts - 1)
-        part = run_starts(posterior, initial[index], options.max_steps, least_squares)
+        part = run_starts(
+            posterior,
+            initial[index],
+            options.max_steps,
+            choice.least_squares,
+            choice.optimiser,
+        )
         parts.append(jax.tree.map(np.asarray, part))
         if progress is not None:
             progress(min(begin + size, options.starts), options.starts, "starts")

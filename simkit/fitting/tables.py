@@ -18,6 +18,7 @@ from simkit.results import (
     Provenance,
     StartTable,
 )
+from solvers.optimisers.base import stop_names
 
 
 GRADIENT_TOLERANCE = 1e-2
@@ -29,6 +30,18 @@ INFORMATION_TOLERANCE = 1e-8
 steps of many units, factors of e on a log scale, change nothing."""
 
 CURVE_POINTS = 121
+
+_OUT_OF_STEPS = "stopped after the allowed number of steps"
+
+_NOT_CONVERGED = {
+    "running": _OUT_OF_STEPS,
+    "stalled": "stalled where no step lowers the objective",
+    "flat": "stopped where the objective is flat",
+    "unbounded": "the objective falls without limit",
+    "nonfinite_start": "the gradient is not finite",
+    "abandoned": "given up early, far behind the others",
+}
+"""What optimisers with reasons to stop say of a start that they did not bring to an end."""
 
 
 def rank_starts(posterior: Posterior, initial: np.ndarray, outcome: StartOutcome) -> StartTable:
@@ -60,13 +73,14 @@ def _status(posterior: Posterior, outcome: StartOutcome, i: int) -> str:
     moved = np.array([e.target.role != "noise" for e in posterior.parameters.entries])
     if np.any(moved) and np.all(outcome.information[i][moved] < INFORMATION_TOLERANCE):
         return "stuck where the predictions do not depend on the parameters"
+    reason = stop_names()[int(outcome.stop._value[i])]
+    if reason in _NOT_CONVERGED:
+        return _NOT_CONVERGED[reason]
     if np.max(np.abs(gradient)) <= GRADIENT_TOLERANCE:
         return "converged"
-    if outcome.finished[i] and posterior.has_kinks():
-        return "converged"
-    if not outcome.finished[i]:
-        return "stopped after the allowed number of steps"
-    return "stopped where the gradient is not zero"
+    if reason == "nonlinear_max_steps_reached":
+        return _OUT_OF_STEPS
+    return "converged" if posterior.has_kinks() else "stopped where the gradient is not zero"
 
 
 @eqx.filter_jit

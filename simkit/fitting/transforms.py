@@ -35,16 +35,19 @@ class Transform(eqx.Module):
 
     def to_natural(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """From the unbounded coordinate to the parameter."""
+        c = self._coordinate(x)
+        return jnp.exp(c) if self.scale == "log" else c
+
+    def _coordinate(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The parameter, or on a log scale its logarithm."""
         lower, upper = self._bounds()
         if math.isinf(lower) and math.isinf(upper):
-            c = self.centre + self.width * x
-        elif math.isinf(upper):
-            c = lower + jnp.exp(x)
-        elif math.isinf(lower):
-            c = upper - jnp.exp(x)
-        else:
-            c = lower + (upper - lower) * jax.nn.sigmoid(x)
-        return jnp.exp(c) if self.scale == "log" else c
+            return self.centre + self.width * x
+        if math.isinf(upper):
+            return lower + jnp.exp(x)
+        if math.isinf(lower):
+            return upper - jnp.exp(x)
+        return lower + (upper - lower) * jax.nn.sigmoid(x)
 
     def to_unbounded(self, value: np.ndarray) -> np.ndarray:
         """From the parameter, which must lie strictly inside its bounds."""
@@ -67,7 +70,17 @@ class Transform(eqx.Module):
 
     def log_slope(self, x: Float[Array, ""]) -> Float[Array, ""]:
         """Logarithm of |dp/dx|: what turns a density of `p` into one of `x`."""
-        return jnp.log(jnp.abs(jax.jvp(self.to_natural, (x,), (jnp.ones_like(x),))[1]))
+        lower, upper = self._bounds()
+        # Written out, as the logarithm of a slope that has vanished in rounding has no
+        # derivative.
+        if math.isinf(lower) and math.isinf(upper):
+            slope = jnp.full_like(x, math.log(self.width))
+        elif math.isinf(lower) or math.isinf(upper):
+            slope = x
+        else:
+            both = jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x)
+            slope = math.log(upper - lower) + both
+        return slope + self._coordinate(x) if self.scale == "log" else slope
 
     def at_bound(self, value: float) -> bool:
         """Whether the value lies within a millionth of the range from a finite bound.

@@ -262,10 +262,11 @@ def analysed_hessian_pattern(
 
 def _asdex() -> Any:
     try:
-        import asdex  # pyright: ignore[reportMissingImports]
+        import asdex
     except ImportError as error:
         raise ImportError(
-            "The analysis of sparsity needs asdex: pip install 'simkit-jax[sparse]'. "
+            f"The analysis of sparsity needs asdex, which is not to be had ({error}): pip "
+            "install 'simkit-jax[sparse]' (Python 3.11; asdex 0.5 knows no jax 0.12). "
             "probed_jacobian_pattern and probed_hessian_pattern do without."
         ) from error
     return asdex

@@ -85,19 +85,25 @@ def solve_stage(field: Any, known: Array, weight: Array, guess: Array) -> Array:
     def residual(z: Array) -> Array:
         return z - known - weight * field(z)
 
+    precision = jnp.finfo(guess.dtype)
+
     def newton(residual: Any, guess: Array) -> Array:
         def step(carry: Any) -> Any:
             z, size, count, _ = carry
             change = _solve_dense(jax.jacfwd(residual)(z), residual(z))
-            new_size = jnp.max(jnp.abs(change) / (1e-300 + jnp.abs(z) + jnp.abs(change)))
-            # Below this a correction no longer halves: what is left is rounding.
-            done = (new_size < 1e-14) | ((new_size < 1e-6) & (new_size > 0.5 * size))
+            # A state that has all but vanished beside the others need not have all digits.
+            scale = jnp.abs(z) + 1e-8 * jnp.max(jnp.abs(z)) + jnp.abs(change)
+            new_size = jnp.max(jnp.abs(change) / (scale + precision.tiny))
+            # Where a small correction no longer halves, what is left is rounding.
+            stuck = (new_size < precision.eps**0.4) & (new_size > 0.5 * size)
+            done = (new_size < 50 * precision.eps) | stuck
             return z - change, new_size, count + 1, done
 
         def going(carry: Any) -> Array:
             return ~carry[3] & (carry[2] < NEWTON_STEPS)
 
-        begin = (guess, jnp.asarray(jnp.inf), jnp.asarray(0), jnp.asarray(False))
+        infinite = jnp.asarray(jnp.inf, guess.dtype)
+        begin = (guess, infinite, jnp.asarray(0), jnp.asarray(False))
         z, _, _, done = jax.lax.while_loop(going, step, begin)
         return jnp.where(done, z, jnp.nan)
 
@@ -107,7 +113,7 @@ def solve_stage(field: Any, known: Array, weight: Array, guess: Array) -> Array:
     return jax.lax.custom_root(residual, guess, newton, solve_linear)
 
 
-def _solve_dense(matrix: Array, right: Array) -> Array:
+def _solve_dense(matrix: Any, right: Array) -> Array:
     return jnp.linalg.solve(matrix, right)
 
 

@@ -248,7 +248,8 @@ def _pieces(problem: Any, method: Any, args: PyTree, start: PyTree) -> Any:
 
 def half_sum_of_squares(residuals: PyTree) -> Float[Array, ""]:
     """The objective of a least-squares problem."""
-    return 0.5 * sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(residuals))
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(residuals)]
+    return 0.5 * jnp.sum(jnp.stack(squares))
 
 
 _TAGS: frozenset[object] = frozenset()

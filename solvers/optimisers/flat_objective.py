@@ -66,12 +66,23 @@ class FlatObjective(eqx.Module):
         return gradient, (value, aux)
 
     def linear_gradient(
-        self, x: Vector, forward: bool
+        self,
+        x: Vector,
+        forward: bool,
+        curvature: Callable[[Any, Any], Callable[[Any], Any]] | None = None,
     ) -> tuple[Scalar, Vector, Callable[[Vector], Vector], Any]:
-        """Objective, gradient, its linearisation (products with the Hessian), and aux."""
+        """Objective, gradient, its linearisation (products with the Hessian), and aux.
+
+        `curvature(y, args)`, where given, returns products of pytrees that stand for
+        those; the gradient is not differentiated again then.
+        """
         differentiate = self.forward_gradient if forward else self.gradient
-        gradient, product, (value, aux) = jax.linearize(differentiate, x, has_aux=True)
-        return value, gradient, product, aux
+        if curvature is None:
+            gradient, product, (value, aux) = jax.linearize(differentiate, x, has_aux=True)
+            return value, gradient, product, aux
+        gradient, (value, aux) = differentiate(x)
+        replaced = curvature(self.unravel(x), self.args)
+        return value, gradient, lambda v: ravel_pytree(replaced(self.unravel(v)))[0], aux
 
     def derivatives(self, x: Vector, forward: bool) -> tuple[Derivatives, Any]:
         """Objective, gradient and Hessian, by one trace of the function, and its aux."""

@@ -10,6 +10,13 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Int, PyTree
 
 from solvers.optimisers.base import STOP, is_running, to_optimistix
+from solvers.optimisers.curvature_probe import (
+    Finding,
+    Probe,
+    begin_probe,
+    examine,
+    no_probe,
+)
 from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
@@ -29,50 +36,21 @@ from solvers.optimisers.limited_memory import (
     remember,
     subspace_point,
 )
-
-
-SUFFICIENT, FLATTER = 1e-4, 0.9
-"""The constants of the Wolfe conditions on decrease and slope."""
-
-
-class Point(NamedTuple):
-    """A point on the line: how far along, objective, and gradient."""
-
-    share: Scalar
-    value: Scalar
-    gradient: Vector
-
-
-class Line(NamedTuple):
-    """A line search: the direction, the next share of it, and the bracket.
-
-    - `direction`, `slope`, `longest`: the direction, the slope at its start, and the share
-      that a bound allows.
-    - `share`: to be evaluated next.
-    - `low`, `high`: the longest share known to be too short and the shortest too long.
-    - `tries`: evaluations so far.
-    """
-
-    direction: Vector
-    slope: Scalar
-    longest: Scalar
-    share: Scalar
-    low: Point
-    high: Point
-    tries: Int[Array, ""]
+from solvers.optimisers.line_search import Line, Point, is_spent, narrow, verdict
 
 
 class QuasiNewtonState(eqx.Module):
     """Where an iteration stands.
 
-    Objective and gradient at the current point, the pairs, the line search, and the
-    counts that lead to a stop.
+    Objective and gradient at the current point, the pairs, the line search, the probe,
+    and the counts that lead to a stop.
     """
 
     value: Scalar
     gradient: Vector
     pairs: Pairs
     line: Line
+    probe: Probe
     first_value: Scalar
     largest: Vector
     quiet: Int[Array, ""]
@@ -81,15 +59,32 @@ class QuasiNewtonState(eqx.Module):
     evaluations: Int[Array, ""]
 
 
+class _Arrival(NamedTuple):
+    """Where an evaluation leaves the iteration.
+
+    - `x`, `here`: the current point, and objective and gradient there.
+    - `arrives`: whether it is a new one; `fails`: whether the search found none.
+    - `stays`: the step was so short that rounding swallowed it.
+    """
+
+    x: Vector
+    here: Point
+    arrives: Bool[Array, ""]
+    fails: Bool[Array, ""]
+    stays: Bool[Array, ""]
+
+
 class LBFGSB(optx.AbstractMinimiser):
     """Limited-memory BFGS with bounds.
 
     The model of the Hessian comes from the last changes of the gradient. Its minimiser
     between the bounds (generalised Cauchy point, then the free subspace) gives a
     direction, along which a line search meets the Wolfe conditions; each step of the
-    solver is one evaluation of objective and gradient. A good algorithm for many
-    parameters where no Hessian is to be had; it converges to minima only from most
-    starts, since it knows no negative curvature.
+    solver is one evaluation of objective and gradient. Where the gradient vanishes
+    exactly, or before any positive curvature was seen, a few more evaluations tell a
+    minimum from a plateau and from a saddle point or maximum, which it leaves. A good
+    algorithm for many parameters where no Hessian is to be had; elsewhere it knows no
+    negative curvature, so that it converges to minima only from most starts.
 
     - `rtol`: converged once, three times in a row, steps change no parameter by more than
       this fraction of its largest value so far and the promised decrease is lost in
@@ -134,6 +129,7 @@ class LBFGSB(optx.AbstractMinimiser):
             gradient=zeros,
             pairs=no_pairs(x, self.memory),
             line=Line(zeros, zero, zero, zero, nowhere, nowhere, none),
+            probe=no_probe(x),
             first_value=zero,
             largest=zeros,
             quiet=none,
@@ -151,45 +147,39 @@ class LBFGSB(optx.AbstractMinimiser):
         state: QuasiNewtonState,
         tags: frozenset[object],
     ) -> tuple[PyTree, QuasiNewtonState, Any]:
-        """One evaluation: the line search goes on, or a new one begins."""
+        """One evaluation: the line search or the probe goes on, or a new one begins."""
         del tags
         objective, x = flatten(fn, y, args, options)
         lower, upper = objective.lower, objective.upper
-        line = state.line
-        trial = clip_to_bounds(x + line.share * line.direction, lower, upper)
+        step = state.line.share * state.line.direction
+        step = choose(state.probe.active, state.probe.displacement(x), step)
+        trial = clip_to_bounds(x + step, lower, upper)
         gradient, (value, aux) = objective.gradient(trial)
         begins = state.evaluations == 0
-        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-        there = Point(line.share, value, gradient)
-        verdict = _verdict(state, there, finite, self.noise)
-        line = _narrow(line, there, verdict, finite)
-        fails = ~begins & ~verdict.good & _is_spent(line, x)
-        # A search that fails keeps the best point that it found, if any.
-        fallback = fails & (line.low.share > 0)
-        moved = jnp.where(begins | verdict.good, trial, x)
-        back = clip_to_bounds(x + line.low.share * line.direction, lower, upper)
-        moved = jnp.where(fallback, back, moved)
-        here = choose(fallback, line.low, there)
-        arrives = begins | verdict.good | fallback
-        here = choose(arrives, here, Point(line.share, state.value, state.gradient))
+        held = binding(x, state.gradient, lower, upper)
+        before, after = (state.value, state.gradient), (value, gradient)
+        finding, probe = examine(state.probe, x, before, trial, after, held, self.noise)
+        there = Point(state.line.share, value, gradient)
+        arrival, line = _search(state, objective, x, trial, there, finding.escapes, self.noise)
+        moved, here, arrives, fails, _ = arrival
         pairs = choose(
             arrives & ~begins,
             remember(state.pairs, moved - x, here.gradient - state.gradient),
             state.pairs,
         )
         # One that found nothing forgets the pairs, and tries the steepest descent.
-        hopeless = fails & ~fallback & (state.pairs.count == 0)
-        pairs = choose(fails & ~fallback, no_pairs(x, self.memory), pairs)
-        new_line = jax.lax.cond(
-            arrives | fails,
-            lambda: _new_line(moved, here, pairs, objective),
-            lambda: line,
-        )
+        hopeless = fails & (state.pairs.count == 0)
+        pairs = choose(fails, no_pairs(x, self.memory), pairs)
         following = QuasiNewtonState(
             value=here.value,
             gradient=here.gradient,
             pairs=pairs,
-            line=new_line,
+            line=jax.lax.cond(
+                arrives | fails,
+                lambda: _new_line(moved, here, pairs, objective),
+                lambda: line,
+            ),
+            probe=probe,
             first_value=jnp.where(begins, value, state.first_value),
             largest=jnp.maximum(state.largest, jnp.abs(moved)),
             quiet=state.quiet,
@@ -197,8 +187,10 @@ class LBFGSB(optx.AbstractMinimiser):
             stop=state.stop,
             evaluations=state.evaluations + 1,
         )
-        following, stop = self._judge(following, objective, moved, arrives, hopeless)
-        stop = STOP.where(~begins & (value == -jnp.inf), STOP.unbounded, stop)
+        following, stop = self._judge(following, objective, arrival, hopeless, finding)
+        unlimited = ~begins & ~state.probe.active & (value == -jnp.inf)
+        stop = STOP.where(unlimited, STOP.unbounded, stop)
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         stop = STOP.where(begins & ~finite, STOP.nonfinite_start, stop)
         stop = STOP.where(is_running(state.stop), stop, state.stop)
         following = eqx.tree_at(lambda s: s.stop, following, stop)
@@ -208,11 +200,12 @@ class LBFGSB(optx.AbstractMinimiser):
         self,
         state: QuasiNewtonState,
         objective: FlatObjective,
-        x: Vector,
-        arrives: Array,
+        arrival: _Arrival,
         hopeless: Array,
+        finding: Finding,
     ) -> tuple[QuasiNewtonState, Any]:
-        """Why to stop, or `STOP.running`."""
+        """Why to stop, or `STOP.running`; whether to probe before that."""
+        x, _, arrives, _, stays = arrival
         line, epsilon = state.line, jnp.finfo(x.dtype).eps
         held = binding(x, state.gradient, objective.lower, objective.upper)
         free = jnp.where(held, 0.0, state.gradient)
@@ -223,7 +216,14 @@ class LBFGSB(optx.AbstractMinimiser):
         slight = small & (promised <= jnp.maximum(error, epsilon * fallen))
         slight = slight & (state.pairs.count > 0)
         quiet = jnp.where(arrives, jnp.where(slight, state.quiet + 1, 0), state.quiet)
-        state = eqx.tree_at(lambda s: s.quiet, state, quiet)
+        exactly = jnp.all(free == 0)
+        vanished = arrives & (exactly | (self.norm(free) <= self.atol))
+        vanished = vanished | (stays & (state.pairs.count == 0))
+        # Nothing yet says that this is a minimum, unless bounds hold everything.
+        doubtful = vanished & (exactly | (state.pairs.count == 0)) & ~jnp.all(held)
+        fresh = begin_probe(x, held, objective.lower, objective.upper)
+        probe = choose(doubtful, fresh, state.probe)
+        state = eqx.tree_at(lambda s: (s.quiet, s.probe), state, (quiet, probe))
         nothing_left = 0.1 * promised * line.share <= 10 * error
         stop = STOP.where(
             hopeless,
@@ -231,8 +231,10 @@ class LBFGSB(optx.AbstractMinimiser):
             STOP.running,
         )
         stop = STOP.where(quiet >= 3, STOP.objective, stop)
-        vanished = jnp.all(free == 0) | (self.norm(free) <= self.atol)
-        stop = STOP.where(arrives & vanished, STOP.gradient, stop)
+        stop = STOP.where(vanished | finding.minimum, STOP.gradient, stop)
+        stop = STOP.where(probe.active, STOP.running, stop)
+        stop = STOP.where(finding.flat, STOP.flat, stop)
+        stop = STOP.where(finding.unclear, STOP.stalled, stop)
         far = (state.value < state.first_value) & jnp.any(jnp.abs(x) > 1e20)
         return state, STOP.where(far, STOP.unbounded, stop)
 
@@ -274,63 +276,32 @@ class LBFGSB(optx.AbstractMinimiser):
         return y, aux, statistics
 
 
-class _Verdict(NamedTuple):
-    """What the Wolfe conditions say of a point on the line."""
-
-    good: Bool[Array, ""]
-    too_short: Bool[Array, ""]
-
-
-def _verdict(state: QuasiNewtonState, there: Point, finite: Array, noise: float) -> _Verdict:
-    """Whether the point is good, too short, or else too long."""
-    line = state.line
-    slope = jnp.dot(there.gradient, line.direction)
-    error = rounding(state.value, noise)
-    falls = there.value <= state.value + SUFFICIENT * there.share * line.slope
-    # Where rounding hides the decrease, the slope tells.
-    hidden = (jnp.abs(there.share * line.slope) <= 10 * error) & (
-        there.value <= state.value + error
-    )
-    falls = jnp.where(hidden, slope <= (2 * SUFFICIENT - 1) * line.slope, falls) & finite
-    steep = slope < FLATTER * line.slope
-    at_bound = there.share >= line.longest
-    return _Verdict(falls & (~steep | at_bound), falls & steep & ~at_bound)
-
-
-def _narrow(line: Line, there: Point, verdict: _Verdict, finite: Array) -> Line:
-    """The bracket with a new point, and the next share."""
-    low = choose(verdict.too_short, there, line.low)
-    too_long = ~verdict.good & ~verdict.too_short
-    unknown = jnp.where(finite, there.value, jnp.inf)
-    gradient = jnp.where(finite, there.gradient, 0.0)
-    high = choose(too_long, Point(there.share, unknown, gradient), line.high)
-    bracketed = jnp.isfinite(high.share)
-    width = high.share - low.share
-    inner = _interpolate(low, high, line.direction)
-    # Every third try halves the bracket, should interpolation creep.
-    halves = ~jnp.isfinite(inner) | (line.tries % 3 == 2)
-    inner = choose(halves, 0.5 * width, jnp.clip(inner, 0.1 * width, 0.9 * width))
-    inner = choose(jnp.isfinite(high.value), inner, 0.2 * width)
-    share = jnp.where(bracketed, low.share + inner, jnp.minimum(4 * line.share, line.longest))
-    return line._replace(low=low, high=high, share=share, tries=line.tries + 1)
-
-
-def _interpolate(low: Point, high: Point, direction: Vector) -> Scalar:
-    """The distance from `low` to the minimum of the cubic through both ends."""
-    width = high.share - low.share
-    slopes = jnp.dot(low.gradient, direction), jnp.dot(high.gradient, direction)
-    mean = slopes[0] + slopes[1] - 3 * (high.value - low.value) / width
-    inside = mean**2 - slopes[0] * slopes[1]
-    root = jnp.sqrt(jnp.maximum(inside, 0.0))
-    place = width * (1 - (slopes[1] + root - mean) / (slopes[1] - slopes[0] + 2 * root))
-    return jnp.where(inside >= 0, place, jnp.nan)
-
-
-def _is_spent(line: Line, x: Vector) -> Bool[Array, ""]:
-    """Whether a search has nothing left to try."""
-    epsilon = jnp.finfo(x.dtype).eps
-    width = (line.high.share - line.low.share) * jnp.abs(line.direction)
-    return (line.tries >= 40) | jnp.all(width <= epsilon * jnp.abs(x))
+def _search(
+    state: QuasiNewtonState,
+    objective: FlatObjective,
+    x: Vector,
+    trial: Vector,
+    there: Point,
+    escapes: Array,
+    noise: float,
+) -> tuple[_Arrival, Line]:
+    """Whether the trial is taken, and the line search thereafter."""
+    begins, probing = state.evaluations == 0, state.probe.active
+    finite = jnp.isfinite(there.value) & jnp.all(jnp.isfinite(there.gradient))
+    found = verdict(state.line, state.value, there, finite, noise)
+    line = narrow(state.line, there, found, finite)
+    taken = begins | (~probing & found.good) | escapes
+    spent = ~taken & ~probing & is_spent(line, x)
+    # A search that fails keeps the best point that it found, if any.
+    fallback = spent & (line.low.share > 0)
+    back = clip_to_bounds(x + line.low.share * line.direction, objective.lower, objective.upper)
+    moved = jnp.where(fallback, back, jnp.where(taken, trial, x))
+    here = Point(line.share, state.value, state.gradient)
+    here = choose(taken, there, choose(fallback, line.low, here))
+    arrives = taken | fallback
+    stays = arrives & ~begins & jnp.all(moved == x)
+    arrival = _Arrival(moved, here, arrives, spent & ~fallback, stays)
+    return arrival, choose(probing, state.line, line)
 
 
 def _new_line(x: Vector, here: Point, pairs: Pairs, objective: FlatObjective) -> Line:

@@ -162,18 +162,48 @@ def bounded_step(
     the method converges to points where the projected gradient vanishes: C.-J. Lin and
     J. J. Moré, SIAM J. Optim. 9, 1100 (1999).
     """
-    scaled = hessian / (scale[:, None] * scale[None, :])
-    size = norm_of(scale * x)
-    identity = jnp.eye(x.size, dtype=x.dtype)
+    held = binding(x, gradient, lower, upper)
+    model = _Model(x, gradient, hessian, scale, length)
+    found = _along_bounds(model, held, lower, upper)
+    cauchy = _projected_descent(model, held, lower, upper)
+    better = (model.fall(cauchy) > model.fall(found.step)) & ~found.newton
+    return found._replace(step=jnp.where(better, cauchy, found.step))
 
-    def solve(step: Vector, held: Bool[Array, " n"]) -> ModelStep:
+
+class _Model(NamedTuple):
+    """The model about `x`, and the limit of lengths, which are measured in `scale`."""
+
+    x: Vector
+    gradient: Vector
+    hessian: Matrix
+    scale: Vector
+    length: Length
+
+    def fall(self, step: Vector) -> Scalar:
+        """How far the model falls, the cubic term included."""
+        quadratic = model_decrease(self.gradient, self.hessian, step)
+        return quadratic - cubic_term(self.scale * step, self.length)
+
+    def minimiser(self, step: Vector, held: Bool[Array, " n"]) -> ModelStep:
+        """The best step among those that agree with `step` where it is held."""
+        scaled = self.hessian / (self.scale[:, None] * self.scale[None, :])
         displaced = jnp.where(held, step, 0.0)
-        slope = jnp.where(held, 0.0, (gradient + hessian @ displaced) / scale)
-        either = held[:, None] | held[None, :]
+        slope = (self.gradient + self.hessian @ displaced) / self.scale
         # A held direction keeps a curvature like that of the others, and no slope.
         filler = jnp.max(jnp.abs(jnp.diagonal(scaled)))
-        found = exact_step(slope, jnp.where(either, identity * filler, scaled), size, length)
-        return found._replace(step=jnp.where(held, step, found.step / scale))
+        either = held[:, None] | held[None, :]
+        identity = jnp.eye(self.x.size, dtype=self.x.dtype)
+        reduced = jnp.where(either, identity * filler, scaled)
+        size = norm_of(self.scale * self.x)
+        found = exact_step(jnp.where(held, 0.0, slope), reduced, size, self.length)
+        return found._replace(step=jnp.where(held, step, found.step / self.scale))
+
+
+def _along_bounds(
+    model: _Model, held: Bool[Array, " n"], lower: Vector, upper: Vector
+) -> ModelStep:
+    """The step that goes on along each bound that it meets."""
+    x = model.x
 
     def going(carry: tuple[ModelStep, Bool[Array, " n"], Array, Array]) -> Array:
         _, held, more, _ = carry
@@ -181,7 +211,7 @@ def bounded_step(
 
     def extend(carry: tuple[ModelStep, Bool[Array, " n"], Array, Array]):
         reached, held, _, count = carry
-        target = solve(reached.step, held)
+        target = model.minimiser(reached.step, held)
         move = target.step - reached.step
         room = jnp.where(move > 0, upper - x, lower - x) - reached.step
         share = jnp.where(held | (move == 0), jnp.inf, room / jnp.where(move == 0, 1.0, move))
@@ -199,35 +229,20 @@ def bounded_step(
             count + 1,
         )
 
-    nothing = ModelStep(
-        jnp.zeros_like(x), jnp.asarray(False), jnp.zeros_like(size), jnp.asarray(False)
-    )
-    held = binding(x, gradient, lower, upper)
+    no = jnp.asarray(False)
+    nothing = ModelStep(jnp.zeros_like(x), no, jnp.zeros((), x.dtype), no)
     start = (nothing, held, jnp.asarray(True), jnp.asarray(0))
     found, *_ = jax.lax.while_loop(going, extend, start)
     # With all parameters held there is no slope left: the full Newton step is none.
-    found = found._replace(newton=found.newton | jnp.all(held))
-    cauchy = _projected_descent(x, gradient, hessian, scale, held, length, lower, upper)
-
-    def fall(step: Vector) -> Scalar:
-        return model_decrease(gradient, hessian, step) - cubic_term(scale * step, length)
-
-    better = (fall(cauchy) > fall(found.step)) & ~found.newton
-    return found._replace(step=jnp.where(better, cauchy, found.step))
+    return found._replace(newton=found.newton | jnp.all(held))
 
 
 def _projected_descent(
-    x: Vector,
-    gradient: Vector,
-    hessian: Matrix,
-    scale: Vector,
-    held: Bool[Array, " n"],
-    length: Length,
-    lower: Vector,
-    upper: Vector,
+    model: _Model, held: Bool[Array, " n"], lower: Vector, upper: Vector
 ) -> Vector:
     """The best of some points on the projected path of steepest descent."""
-    descent = -jnp.where(held, 0.0, gradient) / scale**2
+    x, scale, length = model.x, model.scale, model.length
+    descent = -jnp.where(held, 0.0, model.gradient) / scale**2
     norm = norm_of(scale * descent)
     # Along the slope alone, the cubic term ends the step where both are equal.
     reach = (length.fixed + jnp.sqrt(length.growth * norm)) / jnp.where(norm > 0, norm, 1.0)
@@ -235,8 +250,7 @@ def _projected_descent(
 
     def projected(share: Scalar) -> tuple[Scalar, Vector]:
         step = jnp.clip(x + share * descent, lower, upper) - x
-        fall = model_decrease(gradient, hessian, step) - cubic_term(scale * step, length)
-        return fall, step
+        return model.fall(step), step
 
     falls, steps = jax.vmap(projected)(shares)
     return steps[jnp.argmax(jnp.where(jnp.isnan(falls), -jnp.inf, falls))]

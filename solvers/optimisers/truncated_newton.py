@@ -11,7 +11,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
 from solvers.optimisers.base import STOP, is_running, to_optimistix
-from solvers.optimisers.conjugate_gradients import Quadratic, truncated_step
+from solvers.optimisers.conjugate_gradients import (
+    Quadratic,
+    TruncatedStep,
+    truncated_step,
+)
 from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
@@ -169,10 +173,9 @@ class NewtonCG(optx.AbstractMinimiser):
         del tags
         objective, x = flatten(fn, y, args, options)
         trial = clip_to_bounds(x + state.pending.step, objective.lower, objective.upper)
-        value, gradient, product, aux = objective.linear_gradient(trial, self.forward)
-        if self.curvature is not None:
-            replaced = self.curvature(objective.unravel(trial), args)
-            product = _flat_product(replaced, objective)
+        value, gradient, product, aux = objective.linear_gradient(
+            trial, self.forward, self.curvature
+        )
         begins = state.evaluations == 0
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = jnp.where(finite, _ratio(state, value, gradient, self.noise), -jnp.inf)
@@ -181,46 +184,50 @@ class NewtonCG(optx.AbstractMinimiser):
         accepted = begins | (ratio > 1e-4) | closes
         moved = jnp.where(accepted, trial, x)
         taken = self._take(state, moved, value, gradient, ratio, accepted, begins)
-        ends = (state.pending.last & ~begins) | jnp.all(
-            jnp.where(
-                binding(moved, taken.gradient, objective.lower, objective.upper),
-                0.0,
-                taken.gradient,
-            )
-            == 0
-        )
-        probe = _random_direction(self.key, x)
-        model = truncated_step(
-            Quadratic(moved, taken.gradient, product, taken.scale),
-            taken.radius,
-            (objective.lower, objective.upper),
-            jnp.where(ends, probe, jnp.zeros_like(probe)),
-            taken.first_slope,
-            self.products,
-            accepted & finite,
-        )
-        shorter = _shorten(state.pending, ratio, value - state.value)
+        held = binding(moved, taken.gradient, objective.lower, objective.upper)
+        ends = (state.pending.last & ~begins) | jnp.all(held | (taken.gradient == 0))
+        model = self._approach(taken, objective, moved, product, ends, accepted & finite)
         fresh = Pending(
             model.step, model.slope, model.bend, model.newton, model.cut, jnp.asarray(False)
         )
-        pending = choose(accepted, fresh, shorter)
-        following = self._mark(taken, pending, moved, accepted)
-        stop = _judge(following, state, model, ends & accepted, moved, value)
+        shorter = _shorten(state.pending, ratio, value - state.value)
+        following = self._mark(taken, choose(accepted, fresh, shorter), moved, accepted)
+        stop = _judge(following, state, model, ends & accepted, jnp.all(held), moved, value)
         stop = STOP.where(begins & ~finite, STOP.nonfinite_start, stop)
+        aux = choose(accepted, aux, state.aux)
         following = eqx.tree_at(
-            lambda s: (s.stop, s.evaluations, s.products),
+            lambda s: (s.stop, s.evaluations, s.products, s.aux),
             following,
             (
                 STOP.where(is_running(state.stop), stop, state.stop),
                 state.evaluations + 1,
                 state.products + model.products,
+                aux,
             ),
-        )
-        aux = choose(accepted, aux, state.aux)
-        following = eqx.tree_at(
-            lambda s: s.aux, following, aux, is_leaf=lambda leaf: leaf is None
+            is_leaf=lambda leaf: leaf is None,
         )
         return objective.unravel(moved), following, aux
+
+    def _approach(
+        self,
+        state: TruncatedState,
+        objective: FlatObjective,
+        x: Vector,
+        product: Callable[[Vector], Vector],
+        ends: Array,
+        wanted: Array,
+    ) -> TruncatedStep:
+        """The next step; at the end, the search for negative curvature."""
+        probe = _random_direction(self.key, x)
+        return truncated_step(
+            Quadratic(x, state.gradient, product, state.scale),
+            state.radius,
+            (objective.lower, objective.upper),
+            jnp.where(ends, probe, jnp.zeros_like(probe)),
+            state.first_slope,
+            self.products,
+            wanted,
+        )
 
     def _take(
         self,
@@ -318,13 +325,6 @@ class NewtonCG(optx.AbstractMinimiser):
         return y, aux, statistics
 
 
-def _flat_product(
-    product: Callable[[Any], Any], objective: FlatObjective
-) -> Callable[[Vector], Vector]:
-    """A product of pytrees as one of vectors."""
-    return lambda v: ravel_pytree(product(objective.unravel(v)))[0]
-
-
 def _random_direction(key: Array | None, x: Vector) -> Vector:
     """The direction from which negative curvature is sought."""
     return jax.random.normal(jax.random.key(0) if key is None else key, x.shape, x.dtype)
@@ -363,8 +363,9 @@ def _shorten(pending: Pending, ratio: Scalar, rise: Scalar) -> Pending:
 def _judge(
     new: TruncatedState,
     old: TruncatedState,
-    model: Any,
+    model: TruncatedStep,
     ends: Array,
+    all_held: Array,
     x: Vector,
     trial_value: Scalar,
 ) -> Any:
@@ -380,7 +381,8 @@ def _judge(
     # At the end conjugate gradients started from a random direction.
     level = ends & ~model.negative
     reason = STOP.where(old.quiet >= 3, STOP.objective, STOP.step)
-    vanished = STOP.where(model.largest > 0, STOP.gradient, STOP.flat)
+    # Where bounds hold every parameter no curvature is left to look at.
+    vanished = STOP.where((model.largest > 0) | all_held, STOP.gradient, STOP.flat)
     stop = STOP.where(level, STOP.where(closed, reason, vanished), stop)
     # A closing step that was rejected leaves nothing to gain either.
     stop = STOP.where(closed & (new.rejected > 0), reason, stop)
