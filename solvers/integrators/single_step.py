@@ -87,7 +87,7 @@ def solve_stage(field: Any, known: Array, weight: Array, guess: Array) -> Array:
 
     precision = jnp.finfo(guess.dtype)
 
-    def newton(residual: Any, guess: Array) -> Array:
+    def newton(residual: Any, guess: Array) -> Any:
         def step(carry: Any) -> Any:
             z, size, count, _ = carry
             change = _solve_dense(jax.jacfwd(residual)(z), residual(z))
