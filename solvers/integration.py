@@ -118,9 +118,9 @@ def split_saves(solution: diffrax.Solution) -> dict[str, tuple[Array, Any]]:
 def room_for_steps(method: AbstractMethod, start: Any, stop: Any) -> int:
     """How many steps a solve may take; few where the step is constant and the times known."""
     step = method.first_step()
-    if step is None or isinstance(start, Tracer) or isinstance(stop, Tracer):
+    if step is None or any(isinstance(x, Tracer) for x in (start, stop, step)):
         return method.max_steps
-    count = abs(float(stop) - float(start)) / step + 2
+    count = abs(float(stop) - float(start)) / float(step) + 2
     if not math.isfinite(count):
         return method.max_steps
     # A power of two, so that similar spans share a compiled program.

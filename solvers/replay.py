@@ -154,10 +154,14 @@ def _saved_states(
     arrays, static = eqx.partition(others, eqx.is_array)
     # The Wiener path is what it is, whatever the span is varied to.
     span = stop_gradient((problem.start, problem.stop))
-    fixed, solver = (arrays, span, key), method.stepper()
+    options, kind = eqx.partition(method, eqx.is_array)
+    fixed = (arrays, span, key, jax.tree.map(stop_gradient, options))
+    solver = method.stepper()
 
     def one_step(y: Array, smooth: Any, fixed: Any, row: Any) -> tuple[Array, Any]:
-        arrays, span, key = fixed
+        arrays, span, key, options = fixed
+        method = eqx.combine(options, kind)
+        solver = method.stepper()
         system, inputs = eqx.combine(smooth, arrays, static)
         start, stop, _ = row
         term = terms(system, method, span, key)

@@ -117,9 +117,9 @@ def _solve(
     if isinstance(gradient, Replayed):
         memory = gradient.memory
         return with_derivatives_of(
-            lambda inputs: _plain(inputs, method),
-            lambda inputs: _recorded(inputs, method, room, memory),
-            (problem, times, key),
+            _plain,
+            lambda inputs: _recorded(inputs, room, memory),
+            (problem, times, key, method),
         )
     problem, times = gradient.guard_inputs((problem, times))
     start, stop, times = gradient.guard_times((problem.start, problem.stop, times))
@@ -132,15 +132,15 @@ def _solve(
     )
 
 
-def _plain(inputs: Any, method: AbstractMethod) -> Solution:
-    problem, times, key = inputs
+def _plain(inputs: Any) -> Solution:
+    problem, times, key, method = inputs
     solution = integrate(problem, method, times, key, diffrax.ForwardMode())
     parts = split_saves(solution)
     return _package(problem, solution, times, parts["saved"][1], parts["final"][1])
 
 
-def _recorded(inputs: Any, method: AbstractMethod, room: int, memory: int) -> Solution:
-    problem, times, key = inputs
+def _recorded(inputs: Any, room: int, memory: int) -> Solution:
+    problem, times, key, method = inputs
     solution, states, final = record_solve(problem, method, times, key, room, memory)
     return _package(problem, solution, times, states, final)
 

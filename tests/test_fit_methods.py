@@ -201,10 +201,10 @@ def test_levenberg_marquardt_of_counts_is_refused() -> None:
 def test_lynx_and_hare_by_levenberg_marquardt() -> None:
     """Nine of 16 starts reach the best optimum, as many as by `least_squares`.
 
-    The others run to where the hares never grow, and none of those is ranked.
+    The others run to where the hares never grow; one that counts there ranks behind.
     """
     posterior = posterior_from_case(read_case(str(LYNX_HARE)))
     table = ranked(posterior, "levenberg_marquardt", 16, least_squares=True)
-    counted = table.rank >= 0
-    assert counted.sum() >= 7
-    np.testing.assert_allclose(table.objective[counted], 127.0816, atol=1e-3)
+    counted = np.sort(table.objective[table.rank >= 0])
+    np.testing.assert_allclose(counted[:7], 127.0816, atol=1e-3)
+    assert np.all((counted < 127.083) | (np.abs(counted - 176.62) < 0.1))
