@@ -65,6 +65,8 @@ def _argument(argument: ast.arg, default: ast.expr | None) -> str:
 def _default(value: Any) -> str:
     if repr(value) == "<factory>":
         return "..."
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
     text = repr(value).replace("'", '"')
     # The tables of a case, whose own defaults are told where they are described.
     return text if len(text) <= _LONGEST_DEFAULT else f"{type(value).__name__}()"
