@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
@@ -112,7 +112,7 @@ def evaluate(
     count = len(closed.consts)
 
     def opened(*values: Any) -> list[Array]:
-        return jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, list(values[:count])))(*values[count:])
+        return jaxpr_as_fun(closed.replace(consts=list(values[:count])))(*values[count:])
 
     ins = [Kind.COMMON] * count + kinds
     outs = [kind] * len(closed.out_avals)
