@@ -4,7 +4,12 @@ import os
 
 
 # Read by jax when its backend starts, so it must stand before any import of jax.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+# Devices of a busy machine may meet late, for which XLA would end the process.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=1000000",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
