@@ -4,6 +4,7 @@ Columns of one colour are found together from one product. All of this is done o
 NumPy, before anything is compiled.
 """
 
+import importlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -262,14 +263,14 @@ def analysed_hessian_pattern(
 
 def _asdex() -> Any:
     try:
-        import asdex
+        # By name, as type checkers of newer Pythons do not find it.
+        return importlib.import_module("asdex")
     except ImportError as error:
         raise ImportError(
             f"The analysis of sparsity needs asdex, which is not to be had ({error}): pip "
             "install 'simkit-jax[sparse]' (Python 3.11; asdex 0.5 knows no jax 0.12). "
             "probed_jacobian_pattern and probed_hessian_pattern do without."
         ) from error
-    return asdex
 
 
 def _from_asdex(found: Any) -> SparsityPattern:
