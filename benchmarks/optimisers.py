@@ -4,18 +4,25 @@ The problems are those of the package sif2jax (a dependency of tests only) with 
 parameters: unconstrained ones, and ones with bounds on parameters. Every method starts
 where CUTEst says, at its default settings with at most 2,000 iterations. A run counts as
 
-- *best*: within 1e-6 (relative to the fall from the start, and 1e-8 of the size) of the
-  lowest objective that any method of the run reached;
+- *best*: success was claimed within 1e-6 (relative to the fall from the start, and 1e-8 of
+  the size) of the lowest objective that any method of the run reached;
+- *best, not claimed*: it went as far, but did not claim success;
 - *other minimum*: success was claimed at a point that fulfils the conditions of a local
   minimum of second order, but lies higher;
-- *false success*: success was claimed, and it is neither.
+- *false success*: success was claimed, and it is neither;
+- *failed*: everything else.
 
-    python benchmarks/optimisers.py [--picture profile.png] [--names ROSENBR BEALE]
+All problems of one size are one compiled program per method. The picture shows performance
+profiles by evaluations of the objective, each with the derivatives that the method takes.
+
+    python benchmarks/optimisers.py [--picture profile.svg] [--names ROSENBR BEALE]
 """
 
 import argparse
+import functools
 import importlib
 import json
+import os
 import platform
 import time
 import warnings
@@ -32,6 +39,7 @@ import scipy
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
+from simkit.plots import style
 from solvers.optimisers.base import Minimisation, optimise, stop_names
 from solvers.optimisers.newton import CubicNewton, TrustRegionNewton
 from solvers.optimisers.quasi_newton import LBFGSB
@@ -43,16 +51,17 @@ ITERATIONS = 2000
 
 
 class Problem(NamedTuple):
-    """A problem of CUTEst as plain functions of a vector."""
+    """A problem of CUTEst as functions of a vector.
+
+    `derivatives` returns objective, gradient and Hessian.
+    """
 
     name: str
     start: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    objective: Callable[..., Any]
-    value: Callable[..., Any]
-    gradient: Callable[..., Any]
-    hessian: Callable[..., Any]
+    objective: Callable[[Any], Any]
+    derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
     @property
     def bounded(self) -> bool:
@@ -79,23 +88,29 @@ def read_problem(raw: Any) -> Problem | None:
             bounds = tuple(ravel_pytree(bound)[0] for bound in raw.bounds)
         lower, upper = (np.broadcast_to(np.asarray(b, float), start.shape) for b in bounds)
 
-        def objective(x: Any, args: Any = None) -> Any:
-            del args
+        def objective(x: Any) -> Any:
             return jnp.asarray(raw.objective(unravel(x), raw.args), float)
+
+        def derivatives(x: Any) -> Any:
+            gradient = jax.grad(objective)
+            return objective(x), gradient(x), jax.jacfwd(gradient)(x)
 
         # Many standard starts lie outside; the nearest point inside is the start for all.
         start = np.clip(np.asarray(start), lower, upper)
-        value, gradient = jax.jit(objective), jax.jit(jax.grad(objective))
-        hessian = jax.jit(jax.jacfwd(jax.grad(objective)))
-        jax.block_until_ready([value(start), gradient(start), hessian(start)])
+        compiled = jax.jit(derivatives).lower(start).compile()
     except Exception as error:
         print(f"{raw.name} left out: {type(error).__name__}: {str(error)[:60]}", flush=True)
         return None
-    return Problem(raw.name, start, lower, upper, objective, value, gradient, hessian)
+
+    def evaluate(x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        value, gradient, hessian = compiled(x)
+        return float(value), np.asarray(gradient), np.asarray(hessian)
+
+    return Problem(raw.name, start, lower, upper, objective, evaluate)
 
 
 def small_problems(bounded: bool, names: list[str] | None = None) -> list[Problem]:
-    """The problems with at most 12 parameters that evaluate."""
+    """The problems with at most 12 parameters that evaluate, in the order of their size."""
     sif2jax = importlib.import_module("sif2jax")
 
     raw = (
@@ -108,27 +123,50 @@ def small_problems(bounded: bool, names: list[str] | None = None) -> list[Proble
         size = sum(np.size(leaf) for leaf in jax.tree.leaves(item.y0))
         if size <= LARGEST and (not names or item.name in names):
             chosen.append(read_problem(item))
-    return [problem for problem in chosen if problem is not None]
+    found = [problem for problem in chosen if problem is not None]
+    return sorted(found, key=lambda problem: problem.start.size)
 
 
-def run_ours(problem: Problem, method: Any) -> Run:
-    """A method of the house, or of optimistix."""
-    started = time.perf_counter()
-    question = Minimisation(problem.objective, problem.lower, problem.upper)
-    found = optimise(question, method, problem.start, max_steps=ITERATIONS, throw=False)
-    reason = stop_names()[int(found.stop._value)]
-    count = found.statistics.get("function_evaluations", found.steps)
-    seconds = time.perf_counter() - started
-    return Run(np.asarray(found.value), bool(found.converged), reason, int(count), seconds)
+def run_ours(problems: list[Problem], method: Any) -> tuple[list[Run], float]:
+    """A method of the house, or of optimistix, on problems of one size.
+
+    With the seconds that its program took to compile.
+    """
+
+    def objective(y: Any, index: Any) -> Any:
+        return jax.lax.switch(index, [problem.objective for problem in problems], y)
+
+    def solve(index: Any, start: Any, lower: Any, upper: Any) -> Any:
+        question = Minimisation(objective, lower, upper)
+        return optimise(question, method, start, index, max_steps=ITERATIONS, throw=False)
+
+    lanes = [(np.asarray(i), p.start, p.lower, p.upper) for i, p in enumerate(problems)]
+    begun = time.perf_counter()
+    program = jax.jit(solve).lower(*lanes[0]).compile()
+    compiling = time.perf_counter() - begun
+    runs = []
+    for lane in lanes:
+        begun = time.perf_counter()
+        found = jax.block_until_ready(program(*lane))
+        seconds = time.perf_counter() - begun
+        reason = stop_names()[int(found.stop._value)]
+        count = int(found.statistics.get("function_evaluations", found.steps))
+        claimed = bool(found.converged)
+        runs.append(Run(np.asarray(found.value), claimed, reason, count, seconds))
+    return runs, compiling
 
 
-def run_scipy(problem: Problem, method: str) -> Run:
-    """A method of SciPy, with the same derivatives."""
-    started = time.perf_counter()
-    options: dict[str, Any] = {"maxiter": ITERATIONS}
-    settings: dict[str, Any] = {}
+def run_scipy(problems: list[Problem], method: str) -> tuple[list[Run], float]:
+    """A method of SciPy, with the same derivatives; what it needs is compiled already."""
+    return [_scipy_minimum(problem, method) for problem in problems], 0.0
+
+
+def _scipy_minimum(problem: Problem, method: str) -> Run:
+    begun = time.perf_counter()
+    at = functools.lru_cache(maxsize=4)(lambda key: problem.derivatives(np.frombuffer(key)))
+    settings: dict[str, Any] = {"options": {"maxiter": ITERATIONS}}
     if method in ("trust-exact", "trust-constr"):
-        settings["hess"] = lambda x: np.asarray(problem.hessian(x))
+        settings["hess"] = lambda x: at(x.tobytes())[2]
     if problem.bounded:
         bounds: Any = scipy.optimize.Bounds
         settings["bounds"] = bounds(problem.lower, problem.upper, True)
@@ -136,35 +174,35 @@ def run_scipy(problem: Problem, method: str) -> Run:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = scipy.optimize.minimize(
-                lambda x: float(problem.value(x)),
+                lambda x: at(x.tobytes())[:2],
                 problem.start,
                 method=method,
-                jac=lambda x: np.asarray(problem.gradient(x)),
-                options=options,
+                jac=True,
                 **settings,
             )
     except (ValueError, np.linalg.LinAlgError) as error:
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - begun
         return Run(problem.start, False, type(error).__name__, 0, seconds)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - begun
     # trust-constr reports success = True for its tolerances (status 1 and 2) alone.
     return Run(found.x, bool(found.success), str(found.status), int(found.nfev), seconds)
 
 
-UNCONSTRAINED = {
+OURS = {
     "TrustRegionNewton": lambda p: run_ours(p, TrustRegionNewton()),
     "CubicNewton": lambda p: run_ours(p, CubicNewton()),
     "NewtonCG": lambda p: run_ours(p, NewtonCG()),
     "LBFGSB": lambda p: run_ours(p, LBFGSB()),
+}
+UNCONSTRAINED = {
+    **OURS,
     "SciPy trust-exact": lambda p: run_scipy(p, "trust-exact"),
+    "SciPy BFGS": lambda p: run_scipy(p, "BFGS"),
     "SciPy L-BFGS-B": lambda p: run_scipy(p, "L-BFGS-B"),
     "optimistix BFGS": lambda p: run_ours(p, optx.BFGS(rtol=1e-8, atol=1e-8)),
 }
 BOUNDED = {
-    "TrustRegionNewton": UNCONSTRAINED["TrustRegionNewton"],
-    "CubicNewton": UNCONSTRAINED["CubicNewton"],
-    "NewtonCG": UNCONSTRAINED["NewtonCG"],
-    "LBFGSB": UNCONSTRAINED["LBFGSB"],
+    **OURS,
     "SciPy trust-constr": lambda p: run_scipy(p, "trust-constr"),
     "SciPy L-BFGS-B": lambda p: run_scipy(p, "L-BFGS-B"),
 }
@@ -176,8 +214,8 @@ def is_minimum(problem: Problem, x: np.ndarray) -> bool:
     The Newton step on the free parameters promises less than 1e-8 of the objective's
     fall from the start, or no more than its rounding, and no curvature is negative.
     """
-    gradient, hessian = np.asarray(problem.gradient(x)), np.asarray(problem.hessian(x))
-    value, first = float(problem.value(x)), float(problem.value(problem.start))
+    value, gradient, hessian = problem.derivatives(x)
+    first = problem.derivatives(problem.start)[0]
     if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
         return False
     held = (x <= problem.lower) & (gradient >= 0) | (x >= problem.upper) & (gradient <= 0)
@@ -196,7 +234,7 @@ def is_minimum(problem: Problem, x: np.ndarray) -> bool:
 
 def grade(problem: Problem, run: Run, best: float) -> str:
     """One of the words of the docstring of this file, `failed`, or `unclaimed`."""
-    value, first = float(problem.value(run.point)), float(problem.value(problem.start))
+    value, first = (problem.derivatives(x)[0] for x in (run.point, problem.start))
     tolerance = 1e-6 * abs(first - best) + 1e-8 * abs(best)
     # A fall over many orders of magnitude must be followed nearly to its end.
     near = value <= best + min(tolerance, max(1e-6, 1e-4 * abs(best)))
@@ -207,81 +245,117 @@ def grade(problem: Problem, run: Run, best: float) -> str:
     return "other minimum" if is_minimum(problem, run.point) else "false success"
 
 
-def run_all(problems: list[Problem], methods: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Grades, objectives, evaluations and times: by method, then by problem."""
-    table: dict[str, dict[str, Any]] = {name: {} for name in methods}
-    for problem in problems:
-        runs = {name: run(problem) for name, run in methods.items()}
-        values = {name: float(problem.value(run.point)) for name, run in runs.items()}
-        finite = [value for value in values.values() if np.isfinite(value)]
-        best = min(finite, default=np.nan)
-        for name, run in runs.items():
-            entry = run._asdict()
-            entry.update(
-                point=run.point.tolist(),
-                objective=values[name],
-                best=best,
-                grade=grade(problem, run, best),
-            )
-            table[name][problem.name] = entry
-        # Each problem compiles programs of its own that nothing else will use.
+Table = dict[str, dict[str, dict[str, Any]]]
+"""Entries by method, then by problem."""
+
+
+def run_all(problems: list[Problem], methods: dict[str, Any]) -> tuple[Table, dict[str, float]]:
+    """Grades, objectives, evaluations and times, and the seconds of compilation by method."""
+    table: Table = {name: {} for name in methods}
+    compiling = dict.fromkeys(methods, 0.0)
+    for size in sorted({problem.start.size for problem in problems}):
+        alike = [problem for problem in problems if problem.start.size == size]
+        runs: dict[str, list[Run]] = {}
+        for name, run in methods.items():
+            runs[name], seconds = run(alike)
+            compiling[name] += seconds
+        # Programs of one size are of no use for another.
         jax.clear_caches()
-        words = ", ".join(f"{name} {table[name][problem.name]['grade']}" for name in methods)
-        print(f"{problem.name} ({problem.start.size}): {words}", flush=True)
-    return table
+        for i, problem in enumerate(alike):
+            _enter(table, problem, {name: each[i] for name, each in runs.items()})
+    return table, compiling
+
+
+def _enter(table: Table, problem: Problem, runs: dict[str, Run]) -> None:
+    """Grade the runs of one problem, and say so."""
+    values = {name: problem.derivatives(run.point)[0] for name, run in runs.items()}
+    best = min((value for value in values.values() if np.isfinite(value)), default=np.nan)
+    for name, run in runs.items():
+        entry = run._asdict()
+        entry.update(point=run.point.tolist(), objective=values[name], best=best)
+        entry["grade"] = grade(problem, run, best)
+        table[name][problem.name] = entry
+    words = ", ".join(f"{name} {table[name][problem.name]['grade']}" for name in runs)
+    print(f"{problem.name} ({problem.start.size}): {words}", flush=True)
 
 
 GRADES = ("best", "unclaimed", "other minimum", "false success", "failed")
 
 
-def markdown(table: dict[str, dict[str, Any]]) -> str:
+def markdown(table: Table, compiling: dict[str, float]) -> str:
     """The table of grades."""
     lines = [
         "| method | best | best, not claimed | other minimum | false success | failed "
-        "| median evaluations | wall time, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| median evaluations | run, s | compile, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, runs in table.items():
         grades = [entry["grade"] for entry in runs.values()]
         counts = " | ".join(str(grades.count(word)) for word in GRADES)
         evaluations = np.median([entry["evaluations"] for entry in runs.values()])
         seconds = sum(entry["seconds"] for entry in runs.values())
-        lines.append(f"| {name} | {counts} | {evaluations:.0f} | {seconds:.0f} |")
+        times = (
+            f"{seconds:.1f} | {compiling[name]:.0f}" if compiling[name] else f"{seconds:.1f} |"
+        )
+        lines.append(f"| {name} | {counts} | {evaluations:.0f} | {times} |")
     return "\n".join(lines)
 
 
-def draw_profile(tables: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Performance profiles by evaluations.
+LOOKS: dict[str, tuple[str, Any]] = {
+    "TrustRegionNewton": (style.BLUE, "-"),
+    "CubicNewton": (style.SKY, "-"),
+    "NewtonCG": (style.GREEN, "-"),
+    "LBFGSB": (style.ORANGE, "-"),
+    "SciPy trust-exact": (style.BLUE, "--"),
+    "SciPy trust-constr": (style.BLUE, ":"),
+    "SciPy BFGS": (style.PURPLE, "--"),
+    "SciPy L-BFGS-B": (style.ORANGE, "--"),
+    "optimistix BFGS": (style.PURPLE, ":"),
+}
+"""Colours for kinds of methods; whole lines are ours."""
 
-    Reference: E. D. Dolan and J. J. Moré, Math. Program. 91, 201 (2002).
+
+def draw_profile(tables: dict[str, Table], path: Path) -> None:
+    """Performance profiles by evaluations: the share of problems solved within a multiple.
+
+    A problem is solved where the best was reached, claimed or not. Reference: E. D. Dolan
+    and J. J. Moré, Math. Program. 91, 201 (2002).
     """
-    import matplotlib
+    figure = style.new_figure(3.6)
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    multiples = np.geomspace(1, 100, 400)
+    handles: dict[str, Any] = {}
+    for panel, (title, table) in zip(panels, tables.items(), strict=True):
+        style.prepare(panel)
+        for name, shares in profiles(table, multiples).items():
+            colour, line = LOOKS[name]
+            (handles[name],) = panel.step(
+                multiples, shares, where="post", color=colour, linestyle=line, linewidth=1.2
+            )
+        panel.set(xscale="log", xlim=(1, 100), ylim=(0, 1.0))
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        style.heading(panel, title)
+        style.label(panel, "evaluations over the fewest of any")
+    style.label(panels[0], y="share of problems solved")
+    style.legend(figure, list(handles.values()), list(handles))
+    style.save(figure, path)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(tables), figsize=(6 * len(tables), 4.2), squeeze=False)
-    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        costs = np.array(
+def profiles(table: Table, multiples: np.ndarray) -> dict[str, np.ndarray]:
+    """For each method the share of problems solved within multiples of the fewest."""
+    costs = np.array(
+        [
             [
-                [
-                    entry["evaluations"] if entry["grade"] in ("best", "unclaimed") else np.inf
-                    for entry in runs.values()
-                ]
-                for runs in table.values()
+                entry["evaluations"] if entry["grade"] in ("best", "unclaimed") else np.inf
+                for entry in runs.values()
             ]
-        )
-        least = costs.min(axis=0)
-        ratios = costs[:, np.isfinite(least)] / np.maximum(least[np.isfinite(least)], 1)
-        taus = np.geomspace(1, 1000, 400)
-        for name, ratio in zip(table, ratios, strict=True):
-            share = np.mean(ratio[:, None] <= taus[None, :], axis=0)
-            ax.step(taus, share, where="post", label=name)
-        ax.set(xscale="log", xlim=(1, 1000), ylim=(0, 1.01), title=title)
-        ax.set(xlabel="evaluations over the fewest of any", ylabel="share of problems solved")
-        ax.legend(loc="lower right", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+            for runs in table.values()
+        ]
+    )
+    least = np.where(np.isfinite(costs.min(axis=0)), costs.min(axis=0), 1.0)
+    ratios = costs / np.maximum(least, 1.0)
+    shares = np.mean(ratios[:, :, None] <= multiples, axis=1)
+    return dict(zip(table, shares, strict=True))
 
 
 def main() -> None:
@@ -294,20 +368,23 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=["unconstrained", "bounded"])
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    tables = {}
+    begun = time.perf_counter()
+    tables, texts = {}, []
     for kind, methods in (("unconstrained", UNCONSTRAINED), ("bounded", BOUNDED)):
         if kind not in arguments.kinds:
             continue
         if arguments.methods:
             methods = {name: methods[name] for name in arguments.methods if name in methods}
         problems = small_problems(kind == "bounded", arguments.names)
-        tables[f"{len(problems)} {kind} problems"] = run_all(problems, methods)
-    for title, table in tables.items():
-        print(f"\n{title}\n\n{markdown(table)}")
+        title = f"{len(problems)} {kind} problems"
+        tables[title], compiling = run_all(problems, methods)
+        texts.append(f"{title}\n\n{markdown(tables[title], compiling)}")
+    print("\n" + "\n\n".join(texts))
     print(
-        f"\n{date.today().isoformat()}, {platform.machine()}, jax {jax.__version__}, ", end=""
+        f"\n{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores with a "
+        f"load of {os.getloadavg()[1]:.1f}, jax {jax.__version__}, SciPy {scipy.__version__}, "
+        f"optimistix {optx.__version__}; {time.perf_counter() - begun:.0f} s in all."
     )
-    print(f"SciPy {scipy.__version__}, {jax.device_count()} CPU device; wall times compile.")
     if arguments.picture:
         draw_profile(tables, arguments.picture)
     if arguments.json:

@@ -16,6 +16,7 @@ from simkit.config.errors import CaseError
 from simkit.config.optimisers import OPTIMISERS
 from simkit.config.reader import read_case
 from simkit.config.schema import FitTable
+from simkit.fitting import optimisation
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.fit import fit
 from simkit.fitting.optimisation import build_optimiser
@@ -24,6 +25,8 @@ from simkit.fitting.starts import StartOutcome, run_starts
 from simkit.fitting.tables import rank_starts
 from simkit.results import Fit, StartTable
 from solvers.optimisers.base import STOP
+from solvers.optimisers.least_squares import LevenbergMarquardt
+from solvers.sharding import make_mesh
 
 from .helpers_fits import TIMES, decay_posterior, explosive_posterior, noisy_decay
 
@@ -31,7 +34,7 @@ from .helpers_fits import TIMES, decay_posterior, explosive_posterior, noisy_dec
 LYNX_HARE = Path(__file__).parents[1] / "data" / "lynx_hare" / "case.toml"
 
 NAMES = {
-    "levenberg_marquardt": "Levenberg-Marquardt in trust-region form",
+    "levenberg_marquardt": "Levenberg-Marquardt",
     "trust_region_newton": "trust-region Newton",
     "cubic_newton": "cubic Newton",
     "newton_cg": "Newton-CG",
@@ -124,6 +127,8 @@ def test_a_failed_solve_is_never_a_good_step() -> None:
         ("flat", "stopped where the objective is flat"),
         ("unbounded", "the objective falls without limit"),
         ("nonfinite_start", "the gradient is not finite"),
+        ("abandoned", "given up early, far behind the others"),
+        ("false_convergence", "stopped where the gradient is not zero"),
     ],
 )
 def test_only_a_good_reason_to_stop_is_ranked(reason: str, words: str) -> None:
@@ -195,6 +200,59 @@ def test_levenberg_marquardt_of_counts_is_refused() -> None:
     counts = decay_posterior(np.round(noisy_decay()), "poisson")
     with pytest.raises(ValueError, match="the noise of seen is poisson"):
         fit(counts, options=FitTable(method="levenberg_marquardt"))
+
+
+def test_the_fit_chooses_by_the_shape_of_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sum of squares or not, noise scales or not, kinks, and how many numbers."""
+
+    def chosen(**shape: Any) -> tuple[str, str]:
+        return optimisation.choose_method(decay_posterior(np.round(noisy_decay()), **shape))
+
+    assert chosen(sd=0.2) == (
+        "levenberg_marquardt",
+        "the objective is a sum of squares in 2 free numbers",
+    )
+    assert chosen() == (
+        "levenberg_marquardt",
+        "the objective is a sum of squares in 3 free numbers for given noise scales, which "
+        "take turns",
+    )
+    assert chosen(model="poisson") == (
+        "trust_region_newton",
+        "no sum of squares: the noise of seen is poisson; 2 free numbers allow exact Hessians",
+    )
+    assert chosen(model="laplace")[0] == "minimise"
+    monkeypatch.setattr(optimisation, "DENSE_LIMIT", 2)
+    assert chosen() == ("newton_cg", "3 free numbers are too many for a matrix of curvatures")
+
+
+def test_devices_change_no_start() -> None:
+    """Nor does a success where the gradient is far from zero count as one."""
+    initial = decay().parameters.draw_starts(jax.random.key(3), 5)
+    told: list[int] = []
+
+    def progress(done: int, total: int, message: str) -> None:
+        assert (total, message) == (5, "starts")
+        told.append(done)
+
+    one, two = (
+        run_starts(
+            decay(),
+            initial,
+            50,
+            True,
+            LevenbergMarquardt(rtol=0.05, ftol=0.0, acceleration=0.0, polish=False),
+            mesh=mesh,
+            progress=progress,
+        )
+        for mesh in (None, make_mesh(2))
+    )
+    assert told[-1] == 5
+    for name in ("x", "objective", "gradient", "steps"):
+        np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-12)
+    assert np.asarray(one.stop._value).tolist() == np.asarray(two.stop._value).tolist()
+    far = np.max(np.abs(one.gradient), axis=1) > 1e-2
+    assert np.asarray(one.stop == STOP.false_convergence).tolist() == far.tolist()
 
 
 @pytest.mark.slow

@@ -199,8 +199,8 @@ def by_the_simplex(model: str, start: np.ndarray) -> tuple[np.ndarray, float]:
 
 def test_counts_and_heavy_tails_agree_with_scipy():
     result = fitted_pair("poisson", "student_t")
-    assert (result.status, result.method) == ("converged", "BFGS")
-    assert result.reason == "no sum of squares: the noise of left is poisson"
+    assert (result.status, result.method) == ("converged", "trust-region Newton")
+    assert result.reason.startswith("no sum of squares: the noise of left is poisson;")
     ours = {name: np.log(value) for name, value in result.estimates.items()}
     counts = np.array([ours["fast"], ours["initial_state.first"]])
     theirs, first = by_the_simplex("poisson", counts + 0.1)

@@ -114,8 +114,9 @@ def _noise_alone() -> float:
 
 
 def test_least_squares_take_the_jacobian_in_reverse():
-    result = fit(whole(), options=FitTable(starts=1, max_steps=30))
-    assert result.method == "Levenberg-Marquardt"
+    options = FitTable(method="least_squares", starts=1, max_steps=30)
+    result = fit(whole(), options=options)
+    assert result.method == "Levenberg-Marquardt by optimistix"
     before = float(reverse()(start())[0])
     assert result.starts.objective[0] < before - 0.9 * (before - _noise_alone())
 

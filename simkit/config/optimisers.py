@@ -55,11 +55,13 @@ _COUNT = Option(lowest=1, whole=True)
 _NEWTON = {"rtol": _NOT_NEGATIVE, "atol": _NOT_NEGATIVE, "noise": _NOT_NEGATIVE}
 
 OPTIMISERS: Mapping[str, Optimiser] = {
-    "auto": Optimiser("Levenberg-Marquardt or BFGS", "the fit chooses"),
-    "least_squares": Optimiser("Levenberg-Marquardt", "least squares", squares=True),
+    "auto": Optimiser("the one that suits", "the fit chooses by the shape of the problem"),
+    "least_squares": Optimiser(
+        "Levenberg-Marquardt by optimistix", "least squares", squares=True
+    ),
     "minimise": Optimiser("BFGS", "it minimises the negative log posterior"),
     "levenberg_marquardt": Optimiser(
-        "Levenberg-Marquardt in trust-region form",
+        "Levenberg-Marquardt",
         "it takes the residuals, in turn with the noise scales",
         {
             "rtol": _NOT_NEGATIVE,

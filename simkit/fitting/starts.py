@@ -6,15 +6,33 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from simkit.fitting.optimisation import least_squares_start, minimise_start, suited
+from simkit.fitting.alternation import NoiseAlternation
+from simkit.fitting.optimisation import suited
 from simkit.fitting.posterior import Posterior
+from simkit.progress import Progress
 from solvers.gradients import Forward
+from solvers.optimisers.base import STEP_LIMIT, STOP, SUCCESSFUL, Minimisation
+from solvers.optimisers.multistart import Abandonment, optimise_many
+
+
+GRADIENT_TOLERANCE = 1e-2
+"""Largest gradient component, on the optimiser's scale, of a start that converged. On a
+log scale it means that a change by one per cent alters the objective by 1e-4."""
+
+RUNG = 10
+"""Iterations of each start between two looks at all of them."""
+
+HOPELESS = Abandonment(excess=20.0, rungs=2, caution=10.0)
+"""An optimum whose posterior density is e^20 times smaller is of no interest. On the
+lynx-hare fit from 64 starts no start is lost that would reach the best optimum."""
 
 
 class StartOutcome(eqx.Module):
-    """What became of one start; under `vmap` with a leading axis of starts.
+    """What became of one start; of many, with a leading axis of starts.
 
     - `x`: the last vector; `objective` and `gradient` there.
     - `information`: what the measurements tell there about each free number: the
@@ -22,44 +40,73 @@ class StartOutcome(eqx.Module):
     - `steps`: iterations of the optimiser.
     - `stop`: why the optimiser stopped, a member of `solvers.optimisers.base.STOP`;
       `running` where the allowed steps ended first. Of optimistix' own methods it is
-      `successful` or `nonlinear_max_steps_reached` and no more.
+      `successful` or `nonlinear_max_steps_reached` and no more. A success where the
+      gradient is far from zero is `false_convergence`.
     """
 
     x: Float[Array, " parameters"]
     objective: Float[Array, ""]
     gradient: Float[Array, " parameters"]
     information: Float[Array, " parameters"]
-    steps: Int[Array, ""]
+    steps: Int[Array | np.ndarray, ""]
     stop: Any
 
 
-@eqx.filter_jit
 def run_starts(
     posterior: Posterior,
     starts: Float[ArrayLike, "starts parameters"],
     max_steps: int,
     least_squares: bool,
     optimiser: Any = None,
+    *,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
 ) -> StartOutcome:
     """Run all starts as one program; a failed one costs the others nothing.
 
     With `least_squares` the optimiser moves on the residuals, in turn with the noise
-    scales, else on the objective; without `optimiser` it is optimistix' own.
+    scales, else on the objective; without `optimiser` it is optimistix' own. A `mesh`
+    spreads the starts over its devices, which changes no result. `progress` is told how
+    many starts have ended.
 
-    On a CPU they run one after the other: lanes of a `vmap` wait in every solve for the
-    slowest, which cost four times as much on the lynx-hare fit, and twice the tracing.
-    An accelerator runs them side by side.
+    **Returns:** plain arrays with the starts in front, whole in every process.
     """
-    moved, mover = suited(posterior, optimiser)
+    moved, method = suited(posterior, optimiser, least_squares)
+    forward = isinstance(moved.gradient, Forward)
+    found = optimise_many(
+        Minimisation(_objective),
+        NoiseAlternation(inner=method) if least_squares else method,
+        starts,
+        (moved, posterior),
+        max_steps=max_steps,
+        rung=RUNG,
+        mesh=mesh,
+        abandonment=HOPELESS,
+        check=_check,
+        options={"jac" if least_squares else "autodiff_mode": "fwd" if forward else "bwd"},
+        report=progress,
+    )
+    objective, gradient, information = found.evidence
+    stop = found.stop
+    if optimiser is not None:
+        code, limit = np.asarray(stop._value), STEP_LIMIT._value
+        code = np.where(code == limit, STOP.running._value, code)
+        stop = eqx.tree_at(lambda item: item._value, stop, code)
+    return StartOutcome(found.value, objective, gradient, information, found.steps, stop)
 
-    def one(x: Array) -> StartOutcome:
-        run = least_squares_start if least_squares else minimise_start
-        x, steps, stop = run(moved, x, max_steps, mover)
-        objective, gradient, information = _judge(posterior, x)
-        return StartOutcome(x, objective, gradient, information, steps, stop)
 
-    lanes = None if jax.default_backend() == "cpu" else jnp.shape(starts)[0]
-    return jax.lax.map(one, starts, batch_size=lanes)
+def _objective(x: Array, posteriors: tuple[Posterior, Posterior]) -> Array:
+    return posteriors[0].negative_log_posterior(x)
+
+
+def _check(x: Array, posteriors: tuple[Posterior, Posterior]) -> tuple[Any, Any]:
+    """Whether the gradient vanishes, and all that is told of where a start ended."""
+    posterior = posteriors[1]
+    objective, gradient, information = _judge(posterior, x)
+    # The optimum of an objective with kinks may be one of them.
+    vanished = posterior.has_kinks() | jnp.all(jnp.abs(gradient) <= GRADIENT_TOLERANCE)
+    verdict = STOP.where(vanished, SUCCESSFUL, STOP.false_convergence)
+    return verdict, (objective, gradient, information)
 
 
 def _judge(posterior: Posterior, x: Array) -> tuple[Array, Array, Array]:

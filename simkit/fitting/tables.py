@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from simkit.fitting.curvature import Optimum, hessian_obstacle
 from simkit.fitting.posterior import Posterior, over_groups
-from simkit.fitting.starts import StartOutcome
+from simkit.fitting.starts import GRADIENT_TOLERANCE, StartOutcome
 from simkit.results import (
     CurveTable,
     DerivedTable,
@@ -20,10 +20,6 @@ from simkit.results import (
 )
 from solvers.optimisers.base import stop_names
 
-
-GRADIENT_TOLERANCE = 1e-2
-"""Largest gradient component, on the optimiser's scale, of a start that converged. On a
-log scale it means that a change by one per cent alters the objective by 1e-4."""
 
 INFORMATION_TOLERANCE = 1e-8
 """Where the measurements tell less than this about every parameter, a start is stuck: even
@@ -40,6 +36,7 @@ _NOT_CONVERGED = {
     "unbounded": "the objective falls without limit",
     "nonfinite_start": "the gradient is not finite",
     "abandoned": "given up early, far behind the others",
+    "false_convergence": "stopped where the gradient is not zero",
 }
 """What optimisers with reasons to stop say of a start that they did not bring to an end."""
 

@@ -14,6 +14,7 @@ from solvers.optimisers.diagonal import AdaHessian, Sophia
 from solvers.optimisers.first_order import Optax
 from solvers.optimisers.least_squares import LevenbergMarquardt
 from solvers.optimisers.losses import Arctan, Cauchy, Huber, SoftL1
+from solvers.optimisers.multistart import Abandonment, Optima, optimise_many
 from solvers.optimisers.natural_gradient import NaturalGradient
 from solvers.optimisers.newton import CubicNewton, TrustRegionNewton
 from solvers.optimisers.quasi_newton import LBFGSB
@@ -23,6 +24,7 @@ from solvers.optimisers.truncated_newton import NewtonCG
 __all__ = [
     "LBFGSB",
     "STOP",
+    "Abandonment",
     "AdaHessian",
     "Arctan",
     "Batches",
@@ -36,6 +38,7 @@ __all__ = [
     "NaturalGradient",
     "NewtonCG",
     "Optax",
+    "Optima",
     "OptimisationError",
     "Optimum",
     "Rows",
@@ -43,4 +46,5 @@ __all__ = [
     "Sophia",
     "TrustRegionNewton",
     "optimise",
+    "optimise_many",
 ]

@@ -40,9 +40,19 @@ class STOP(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     unbounded = "The objective falls without limit. Add bounds or a prior."
     abandoned = "The start was given up early: it is far behind the others and barely falls."
+    false_convergence = (
+        "The optimiser took this for a minimum, but the gradient is far from zero. Ask for a "
+        "smaller tolerance, or solve more accurately."
+    )
 
 
-_CONVERGED = (STOP.successful, STOP.gradient, STOP.objective, STOP.step)
+# Inherited members, which type checkers take for those of optimistix.
+SUCCESSFUL: Any = STOP.successful
+"""A success of which no more is known."""
+STEP_LIMIT: Any = STOP.nonlinear_max_steps_reached
+"""The reason of a driver whose allowed iterations ended first."""
+
+_CONVERGED = (SUCCESSFUL, STOP.gradient, STOP.objective, STOP.step)
 
 
 def has_converged(stop: Any) -> Array:
@@ -64,6 +74,14 @@ def to_optimistix(stop: Any) -> tuple[Array, Any]:
     )
     result = optx.RESULTS.where(stop == STOP.nonfinite_start, optx.RESULTS.nonfinite, result)
     return ~is_running(stop), result
+
+
+def reason_to_stop(stop: Any, done: Array, result: Any) -> Any:
+    """The reason from `statistics["stop"]`, or from what `terminate` returned.
+
+    optimistix' own methods have no `stop`: they know success and failure only.
+    """
+    return STOP.where(done, STOP.promote(result), STOP.running) if stop is None else stop
 
 
 def stop_names() -> tuple[str, ...]:
@@ -160,8 +178,8 @@ def optimise(
     """
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), start)
     lower, upper = full_bounds(start, problem.lower, problem.upper)
-    _check_bounds(start, lower, upper)
-    _check_function(problem, start, args)
+    check_bounds(start, lower, upper)
+    check_function(problem, start, args)
     options = {"lower": lower, "upper": upper}
     if progress is None:
         result = _run(problem, method, start, args, options, jnp.asarray(max_steps))
@@ -191,7 +209,11 @@ def _like(y: PyTree, bound: Any, default: float, name: str) -> PyTree:
     )
 
 
-def _check_bounds(start: PyTree, lower: PyTree, upper: PyTree) -> None:
+def check_bounds(start: PyTree, lower: PyTree, upper: PyTree, whose: str = "") -> None:
+    """Raise `ValueError` for bounds that cross or a start outside; not under `jit`.
+
+    `whose` stands behind the number of the parameter in the sentence.
+    """
     leaves = [jax.tree.leaves(tree) for tree in (start, lower, upper)]
     if any(isinstance(leaf, Tracer) for group in leaves for leaf in group):
         return
@@ -207,12 +229,13 @@ def _check_bounds(start: PyTree, lower: PyTree, upper: PyTree) -> None:
     if outside.size:
         i = int(outside[0])
         raise ValueError(
-            f"Parameter {i} starts at {y[i]:g}, outside its bounds from {low[i]:g} to "
+            f"Parameter {i}{whose} starts at {y[i]:g}, outside its bounds from {low[i]:g} to "
             f"{high[i]:g}."
         )
 
 
-def _check_function(problem: Any, start: PyTree, args: PyTree) -> None:
+def check_function(problem: Any, start: PyTree, args: PyTree) -> None:
+    """Raise `ValueError` if the function of a problem returns what it must not."""
     shape = eqx.filter_eval_shape(problem.function, start, args)
     leaves = jax.tree.leaves(shape)
     kinds = {str(leaf.dtype) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)}
@@ -227,23 +250,31 @@ def _check_function(problem: Any, start: PyTree, args: PyTree) -> None:
         )
 
 
-def _pieces(problem: Any, method: Any, args: PyTree, start: PyTree) -> Any:
-    """The function with an empty aux, its shapes, and the check of the kind of method."""
+def suited_function(problem: Any, method: Any) -> Callable[[PyTree, PyTree], Any]:
+    """The function of a problem in the form that the method takes.
+
+    Raises `ValueError` if the method cannot solve such a problem.
+    """
     least_squares = isinstance(problem, LeastSquares)
-    if least_squares != isinstance(method, optx.AbstractLeastSquaresSolver) and not (
-        least_squares and isinstance(method, optx.AbstractMinimiser)
-    ):
+    by_squares = isinstance(method, optx.AbstractLeastSquaresSolver)
+    minimises = isinstance(method, optx.AbstractMinimiser)
+    if not ((by_squares and least_squares) or minimises):
         raise ValueError(
             f"{type(method).__name__} cannot solve a {type(problem).__name__} problem."
         )
+    if by_squares or not least_squares:
+        return problem.function
+    return lambda y, args: half_sum_of_squares(problem.function(y, args))
+
+
+def _pieces(problem: Any, method: Any, args: PyTree, start: PyTree) -> Any:
+    """The function with an empty aux, and its shapes."""
+    bare = suited_function(problem, method)
 
     def function(y: PyTree, args: PyTree) -> tuple[Any, None]:
-        out = problem.function(y, args)
-        if least_squares and isinstance(method, optx.AbstractMinimiser):
-            out = half_sum_of_squares(out)
-        return out, None
+        return bare(y, args), None
 
-    return function, jax.eval_shape(lambda y: function(y, args)[0], start)
+    return function, jax.eval_shape(lambda y: bare(y, args), start)
 
 
 def half_sum_of_squares(residuals: PyTree) -> Float[Array, ""]:
@@ -287,13 +318,8 @@ def _finish(
         function, y, None, args, options, state, _TAGS, result
     )
     statistics = dict(statistics)
-    stop = statistics.pop("stop", None)
-    if stop is None:
-        # One of optimistix's own methods: it knows success and failure only.
-        stop = STOP.where(done, STOP.promote(result), STOP.running)
-    stop = STOP.where(
-        is_running(stop), STOP.promote(optx.RESULTS.nonlinear_max_steps_reached), stop
-    )
+    stop = reason_to_stop(statistics.pop("stop", None), done, result)
+    stop = STOP.where(is_running(stop), STEP_LIMIT, stop)
     objective = statistics.pop("objective", None)
     if objective is None:
         objective = (

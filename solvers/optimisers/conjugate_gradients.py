@@ -1,7 +1,7 @@
 """Conjugate gradients that stop at a trust radius, a bound or negative curvature."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,31 @@ class TruncatedStep(NamedTuple):
     products: Int[Array, ""]
 
 
+class _Task(NamedTuple):
+    """What stays the same while a step is sought.
+
+    - `gradient`: of the model, or the probe in its place.
+    - `held`: parameters that a bound holds.
+    - `room`: how far each parameter may go down and up, scaled.
+    - `radius`, `tolerance`: lengths of the scaled step and of the scaled residual.
+    - `limit`: products that one run of conjugate gradients may take.
+    - `probing`: only the curvature counts.
+    """
+
+    model: Quadratic
+    gradient: Vector
+    held: Bool[Array, " n"]
+    room: tuple[Vector, Vector]
+    radius: Scalar
+    tolerance: Scalar
+    limit: int
+    probing: Bool[Array, ""]
+
+    def product(self, v: Vector) -> Vector:
+        """With the scaled matrix."""
+        return self.model.product(v / self.model.scale) / self.model.scale
+
+
 class _Search(NamedTuple):
     """The iteration: point, residual (gradient of the model) and direction, all scaled."""
 
@@ -61,6 +86,15 @@ class _Search(NamedTuple):
     solved: Bool[Array, ""]
     met: Bool[Array, ""]
     largest: Scalar
+
+
+class _Reached(NamedTuple):
+    """A step on its way along bounds: its product, products taken, and the last search."""
+
+    step: Vector
+    curved: Vector
+    products: Int[Array, ""]
+    search: _Search
 
 
 def truncated_step(
@@ -79,6 +113,41 @@ def truncated_step(
     With bounds, the search begins at the best point on the projected gradient, stops
     where it meets a bound, and goes on along it.
     """
+    task = _task(model, radius, bounds, probe, first_slope, limit)
+    finite = jnp.any(jnp.isfinite(bounds[0]) | jnp.isfinite(bounds[1]))
+    zeros = jnp.zeros_like(model.x)
+    begin = jax.lax.cond(
+        wanted & ~task.probing & finite,
+        lambda: _projected_gradient(model, task.held, radius, bounds),
+        lambda: (zeros, zeros, jnp.asarray(0)),
+    )
+    reached = _along_bounds(task, begin, wanted)
+    end = reached.search
+    leaves = task.probing & end.negative
+    escape = choose(end.negative, _escape(model, end.direction, radius, bounds), 0.0)
+    step = choose(task.probing, escape, reached.step)
+    curved = jax.lax.cond(leaves, lambda: model.product(step), lambda: reached.curved)
+    return TruncatedStep(
+        step=step,
+        slope=jnp.dot(model.gradient, step),
+        bend=jnp.dot(step, curved),
+        newton=end.solved & ~task.probing,
+        cut=end.cut | end.negative,
+        negative=end.negative,
+        largest=end.largest,
+        products=reached.products + leaves,
+    )
+
+
+def _task(
+    model: Quadratic,
+    radius: Scalar,
+    bounds: tuple[Vector, Vector],
+    probe: Vector,
+    first_slope: Scalar,
+    limit: int,
+) -> _Task:
+    """How well the model is to be minimised, and how far a step may go."""
     lower, upper = bounds
     x, scale = model.x, model.scale
     probing = jnp.any(probe != 0)
@@ -87,58 +156,45 @@ def truncated_step(
     slope = norm_of(jnp.where(held, 0.0, gradient) / scale)
     forcing = jnp.minimum(0.1, jnp.sqrt(slope / jnp.maximum(first_slope, slope)))
     forcing = jnp.where(probing, 1e-3, forcing)
-
-    def product(v: Vector) -> Vector:
-        return model.product(v / scale) / scale
-
     room = (lower - x) * scale, (upper - x) * scale
     room = choose(probing, (room[0] - jnp.inf, room[1] + jnp.inf), room)
+    return _Task(model, gradient, held, room, radius, forcing * slope, limit, probing)
 
-    def going(carry: Any) -> Array:
-        _, _, _, more, count, _ = carry
+
+def _along_bounds(
+    task: _Task, begin: tuple[Vector, Vector, Int[Array, ""]], wanted: Array
+) -> _Reached:
+    """Conjugate gradients that go on along each bound that they meet."""
+    scale, room = task.model.scale, task.room
+
+    def going(carry: tuple[_Reached, Array, Array]) -> Array:
+        _, more, count = carry
         return more & (count < ROUNDS)
 
-    def advance(carry: Any) -> Any:
-        step, curved, _, _, count, taken = carry
-        pull = gradient + curved
+    def advance(carry: tuple[_Reached, Array, Array]) -> tuple[_Reached, Array, Array]:
+        (step, curved, products, _), _, count = carry
+        pull = task.gradient + curved
         fixed = (step * scale <= room[0]) & (pull > 0) | (step * scale >= room[1]) & (pull < 0)
-        fixed = fixed | held
-        start = _start(step * scale, choose(fixed, 0.0, pull / scale), wanted)
-        end = _search(start, fixed, product, radius, forcing * slope, limit, probing, room)
+        fixed = fixed | task.held
+        end = _search(
+            _start(step * scale, choose(fixed, 0.0, pull / scale), wanted), fixed, task
+        )
         whole = jnp.clip(end.point, *room) / scale
         # Residuals of fixed parameters are not carried along; take them anew.
+        anew = jnp.any(fixed) & ~task.probing
         curved = jax.lax.cond(
-            jnp.any(fixed) & ~probing,
-            lambda: model.product(whole),
-            lambda: jnp.where(probing, curved, end.residual * scale - gradient),
+            anew,
+            lambda: task.model.product(whole),
+            lambda: jnp.where(task.probing, curved, end.residual * scale - task.gradient),
         )
-        taken = taken + end.count + (jnp.any(fixed) & ~probing)
         outcome = end._replace(solved=end.solved & (count == 0))
-        return whole, curved, outcome, end.met, count + 1, taken
+        reached = _Reached(whole, curved, products + end.count + anew, outcome)
+        return reached, end.met, count + 1
 
-    bounded = wanted & ~probing & jnp.any(jnp.isfinite(lower) | jnp.isfinite(upper))
-    step, curved, count = jax.lax.cond(
-        bounded,
-        lambda: _projected_gradient(model, held, radius, bounds),
-        lambda: (jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(0)),
-    )
-    nothing = _start(jnp.zeros_like(x), jnp.zeros_like(x), jnp.asarray(False))
-    carry = (step, curved, nothing, wanted, jnp.asarray(0), count)
-    step, curved, end, _, _, taken = jax.lax.while_loop(going, advance, carry)
-    escape = _escape(model, end.direction, radius, bounds)
-    step = choose(probing, choose(end.negative, escape, 0.0), step)
-    leaves = probing & end.negative
-    curved = jax.lax.cond(leaves, lambda: model.product(step), lambda: curved)
-    return TruncatedStep(
-        step=step,
-        slope=jnp.dot(model.gradient, step),
-        bend=jnp.dot(step, curved),
-        newton=end.solved & ~probing,
-        cut=end.cut | end.negative,
-        negative=end.negative,
-        largest=end.largest,
-        products=taken + leaves,
-    )
+    zeros = jnp.zeros_like(task.model.x)
+    nothing = _start(zeros, zeros, jnp.asarray(False))
+    start = (_Reached(*begin, nothing), wanted, jnp.asarray(0))
+    return jax.lax.while_loop(going, advance, start)[0]
 
 
 def _projected_gradient(
@@ -177,23 +233,15 @@ def _start(point: Vector, residual: Vector, wanted: Array) -> _Search:
     return _Search(point, residual, -residual, jnp.asarray(0), going, no, no, solved, no, zero)
 
 
-def _search(
-    start: _Search,
-    fixed: Array,
-    product: Callable[[Vector], Vector],
-    radius: Scalar,
-    tolerance: Scalar,
-    limit: int,
-    probing: Array,
-    room: tuple[Vector, Vector],
-) -> _Search:
+def _search(start: _Search, fixed: Array, task: _Task) -> _Search:
     """Conjugate gradients from a start until solved, cut, or out of products."""
-    limit = min(limit, 2 * start.point.size + 5)
+    room, radius, probing = task.room, task.radius, task.probing
+    limit = min(task.limit, 2 * start.point.size + 5)
     epsilon = jnp.finfo(start.point.dtype).eps
 
     def improve(at: _Search) -> _Search:
         p = at.direction
-        curved = jnp.where(fixed, 0.0, product(p))
+        curved = jnp.where(fixed, 0.0, task.product(p))
         squared, bend = jnp.dot(p, p), jnp.dot(p, curved)
         curvature = bend / squared
         largest = jnp.maximum(at.largest, jnp.abs(curvature))
@@ -216,7 +264,7 @@ def _search(
         # What meets a bound stands on it exactly.
         reached = met & (allowed <= first) & ~fixed
         point = jnp.where(reached, jnp.where(p > 0, room[1], room[0]), point)
-        solved = (norm_of(residual) <= tolerance) | (probing & level)
+        solved = (norm_of(residual) <= task.tolerance) | (probing & level)
         solved = solved & ~negative & ~cut & ~met
         ratio = jnp.dot(residual, residual) / jnp.dot(at.residual, at.residual)
         ends = solved | negative | cut | met | (at.count + 1 >= limit)

@@ -84,6 +84,14 @@ class FlatObjective(eqx.Module):
         replaced = curvature(self.unravel(x), self.args)
         return value, gradient, lambda v: ravel_pytree(replaced(self.unravel(v)))[0], aux
 
+    def held(self, x: Vector, gradient: Vector) -> Bool[Array, " n"]:
+        """Which parameters stand at a bound that the objective pushes them against."""
+        return binding(x, gradient, self.lower, self.upper)
+
+    def free(self, x: Vector, gradient: Vector) -> Vector:
+        """The gradient by the parameters that no bound holds."""
+        return jnp.where(self.held(x, gradient), 0.0, gradient)
+
     def derivatives(self, x: Vector, forward: bool) -> tuple[Derivatives, Any]:
         """Objective, gradient and Hessian, by one trace of the function, and its aux."""
         value, gradient, product, aux = self.linear_gradient(x, forward)

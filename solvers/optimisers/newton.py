@@ -9,18 +9,20 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Int, PyTree
 
-from solvers.optimisers.base import STOP, is_running, to_optimistix
+from solvers.optimisers.base import STOP, is_running
+from solvers.optimisers.flat_minimiser import (
+    AbstractFlatMinimiser,
+    Record,
+    gradient_fell,
+)
 from solvers.optimisers.flat_objective import (
     Derivatives,
     FlatObjective,
     Scalar,
     Vector,
-    binding,
     choose,
     clip_to_bounds,
     decrease,
-    empty_aux,
-    flatten,
     rounding,
 )
 from solvers.optimisers.subproblems import (
@@ -42,10 +44,8 @@ class NewtonState(eqx.Module):
     - `trial`, `predicted`, `model`: the next point, how far the objective should fall
       there, and what is known of the step.
     - `last`: the trial is the closing step.
-    - `first_value`, `largest`: the objective at the start, and the largest absolute
-      value so far of each parameter.
-    - `rejected`, `quiet`: trials rejected, and steps that barely mattered, in a row.
-    - `aux`, `stop`, `evaluations`: as their names say.
+    - `rejected`: trials rejected in a row.
+    - `record`: what is kept of the way.
     """
 
     here: Derivatives
@@ -55,16 +55,11 @@ class NewtonState(eqx.Module):
     predicted: Scalar
     model: ModelStep
     last: Bool[Array, ""]
-    first_value: Scalar
-    largest: Vector
     rejected: Int[Array, ""]
-    quiet: Int[Array, ""]
-    aux: PyTree
-    stop: Any
-    evaluations: Int[Array, ""]
+    record: Record
 
 
-class AbstractDenseNewton(optx.AbstractMinimiser):
+class AbstractDenseNewton(AbstractFlatMinimiser):
     """A Newton iteration; what keeps its steps short is left open."""
 
     rtol: eqx.AbstractVar[float]
@@ -78,102 +73,66 @@ class AbstractDenseNewton(optx.AbstractMinimiser):
         """The limit of the length of steps."""
 
     @abc.abstractmethod
-    def begin(self, radius: Scalar) -> Scalar:
+    def first_control(self, radius: Scalar) -> Scalar:
         """The control at the start, given a reasonable length of the first step."""
 
     @abc.abstractmethod
-    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar, newton: Array) -> Scalar:
+    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar) -> Scalar:
         """The next control, after a step of this size.
 
         Its actual decrease was `ratio` of the prediction; `-inf` stands for a trial that
         failed.
         """
 
-    def init(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        f_struct: PyTree,
-        aux_struct: PyTree,
-        tags: frozenset[object],
-    ) -> NewtonState:
+    def begin(self, objective: FlatObjective, x: Vector, record: Record) -> NewtonState:
         """Nothing is evaluated yet: the first step evaluates the start."""
-        del f_struct, tags
-        _, x = flatten(fn, y, args, options)
+        del objective
         zero, zeros, no = jnp.zeros((), x.dtype), jnp.zeros_like(x), jnp.asarray(False)
-        nothing = Derivatives(zero, zeros, jnp.zeros((x.size, x.size), x.dtype))
-        none = jnp.asarray(0)
         return NewtonState(
-            here=nothing,
+            here=Derivatives(zero, zeros, jnp.zeros((x.size, x.size), x.dtype)),
             scale=jnp.ones_like(x),
             control=zero,
             trial=x,
             predicted=zero,
             model=ModelStep(zeros, no, zero, no),
             last=no,
-            first_value=zero,
-            largest=zeros,
-            rejected=none,
-            quiet=none,
-            aux=empty_aux(aux_struct),
-            stop=STOP.where(no, STOP.running, STOP.running),
-            evaluations=none,
+            rejected=jnp.asarray(0),
+            record=record,
         )
 
-    def step(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: NewtonState,
-        tags: frozenset[object],
-    ) -> tuple[PyTree, NewtonState, Any]:
+    def advance(
+        self, objective: FlatObjective, x: Vector, state: NewtonState
+    ) -> tuple[Vector, NewtonState]:
         """Evaluate the trial, take or reject it, and choose the next one."""
-        del tags
-        objective, x = flatten(fn, y, args, options)
         there, aux = objective.derivatives(state.trial, self.forward)
-        begins = state.evaluations == 0
+        begins = state.record.begins
         ratio = jnp.where(begins, 1.0, _ratio(state, x, there, self.noise))
-        closes = state.last & ~begins & _gradient_fell(state, there, objective)
-        accepted = begins | (ratio > 1e-4) | closes
-        moved = jnp.where(accepted, state.trial, x)
+        accepted = begins | (ratio > 1e-4) | _closes(state, there, objective)
         here = choose(accepted, there, state.here)
+        moved = jnp.where(accepted, state.trial, x)
         scale = jnp.where(accepted, _scale(state.scale, here, moved, begins), state.scale)
+        size = norm_of(state.scale * (state.trial - x))
         control = jnp.where(
             begins,
-            self.begin(_first_radius(here, moved, scale)),
-            self.adapt(
-                state.control,
-                ratio,
-                norm_of(state.scale * (state.trial - x)),
-                state.model.newton,
-            ),
+            self.first_control(_first_radius(here, moved, scale)),
+            self.adapt(state.control, ratio, size),
         )
+        record = state.record.after(there.value, moved, aux, accepted)
+        record = eqx.tree_at(lambda r: r.products, record, record.evaluations * x.size)
+        rejected = jnp.where(accepted, 0, state.rejected + 1)
         taken = eqx.tree_at(
-            lambda s: (s.here, s.scale, s.control, s.first_value, s.largest, s.rejected),
+            lambda s: (s.here, s.scale, s.control, s.rejected, s.record),
             state,
-            (
-                here,
-                scale,
-                control,
-                jnp.where(begins, there.value, state.first_value),
-                jnp.maximum(state.largest, jnp.abs(moved)),
-                jnp.where(accepted, 0, state.rejected + 1),
-            ),
+            (here, scale, control, rejected, record),
         )
         following = self._propose(taken, objective, moved, accepted)
         stop = _judge(following, state, there, objective, moved)
-        aux = choose(accepted, aux, state.aux)
-        following = eqx.tree_at(
-            lambda s: (s.aux, s.stop, s.evaluations),
-            following,
-            (aux, stop, state.evaluations + 1),
-            is_leaf=lambda leaf: leaf is None,
-        )
-        return objective.unravel(moved), following, aux
+        record = following.record.stopped(stop)
+        return moved, eqx.tree_at(lambda s: s.record, following, record)
+
+    def reached(self, state: NewtonState) -> tuple[Scalar, Vector]:
+        """Objective and gradient at the current point."""
+        return state.here.value, state.here.gradient
 
     def _propose(
         self, state: NewtonState, objective: FlatObjective, x: Vector, accepted: Array
@@ -186,57 +145,15 @@ class AbstractDenseNewton(optx.AbstractMinimiser):
         step = trial - x
         predicted = model_decrease(here.gradient, here.hessian, step)
         predicted = predicted - cubic_term(state.scale * step, length)
-        small = jnp.abs(step) <= self.rtol * jnp.abs(x)
-        small = jnp.all(small) | (self.norm(step) <= self.atol)
-        # Towards a minimum at zero or of vanishing curvature no step is ever small
-        # against the parameters; there it must be small against the way so far.
-        slight = jnp.all(jnp.abs(step) <= self.rtol * state.largest)
-        fallen = state.first_value - here.value
-        slight = slight & (predicted <= jnp.finfo(x.dtype).eps * fallen) & model.newton
-        quiet = jnp.where(accepted, jnp.where(slight, state.quiet + 1, 0), state.quiet)
+        small = jnp.all(jnp.abs(step) <= self.rtol * jnp.abs(x))
+        small = small | (self.norm(step) <= self.atol)
+        slight = state.record.slight(step, predicted, here.value, self.rtol) & model.newton
+        quiet = state.record.count_quiet(accepted, slight)
         return eqx.tree_at(
-            lambda s: (s.model, s.trial, s.predicted, s.quiet, s.last),
+            lambda s: (s.model, s.trial, s.predicted, s.record.quiet, s.last),
             state,
             (model, trial, predicted, quiet, model.newton & (small | (quiet >= 3))),
         )
-
-    def terminate(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: NewtonState,
-        tags: frozenset[object],
-    ) -> tuple[Array, Any]:
-        """Whether it stopped, and how."""
-        del fn, y, args, options, tags
-        return to_optimistix(state.stop)
-
-    def postprocess(
-        self,
-        fn: Any,
-        y: PyTree,
-        aux: Any,
-        args: PyTree,
-        options: dict[str, Any],
-        state: NewtonState,
-        tags: frozenset[object],
-        result: Any,
-    ) -> tuple[PyTree, Any, dict[str, Any]]:
-        """Adds the statistics."""
-        del tags, result
-        objective, x = flatten(fn, y, args, options)
-        gradient = state.here.gradient
-        held = binding(x, gradient, objective.lower, objective.upper)
-        statistics = {
-            "stop": state.stop,
-            "objective": state.here.value,
-            "gradient_norm": jnp.max(jnp.abs(jnp.where(held, 0.0, gradient))),
-            "function_evaluations": state.evaluations,
-            "derivative_evaluations": state.evaluations,
-        }
-        return y, aux, statistics
 
 
 def _ratio(state: NewtonState, x: Vector, there: Derivatives, noise: float) -> Scalar:
@@ -260,22 +177,25 @@ def _ratio(state: NewtonState, x: Vector, there: Derivatives, noise: float) -> S
     return jnp.where(sound, ratio, -jnp.inf)
 
 
-def _gradient_fell(
+def _closes(
     state: NewtonState, there: Derivatives, objective: FlatObjective
 ) -> Bool[Array, ""]:
-    """Whether the closing step brought the gradient nearer to zero."""
-    held = binding(state.trial, there.gradient, objective.lower, objective.upper)
-    before = norm_of(jnp.where(held, 0.0, state.here.gradient) / state.scale)
-    after = norm_of(jnp.where(held, 0.0, there.gradient) / state.scale)
+    """Whether this was the closing step, and did what it should."""
+    fell = gradient_fell(
+        objective, state.trial, state.here.gradient, there.gradient, state.scale
+    )
     rose = there.value - state.here.value > rounding(state.here.value, 0.0)
-    return there.are_finite() & (after <= before) & ~rose
+    return state.last & ~state.record.begins & there.are_finite() & fell & ~rose
 
 
 def _scale(old: Vector, here: Derivatives, x: Vector, begins: Array) -> Vector:
     """The root of each diagonal curvature, so that steps do not depend on units.
 
-    Where it vanishes, slope over size of the parameter has the same unit. From one
-    iteration to the next it may fall by no more than a half.
+    Where it vanishes, slope over size of the parameter has the same unit. Where curvature
+    changes its sign it passes zero, and a scale that followed at once would let the next
+    step go anywhere: J. J. Moré, Lecture Notes in Mathematics 630, 105 (1978), never lets
+    it fall. Here it may fall by a tenth per iteration, as curvature that was large at a bad
+    start says nothing later on.
     """
     size = jnp.where(x == 0, 1.0, jnp.abs(x))
     curvature = jnp.abs(jnp.diagonal(here.hessian))
@@ -283,7 +203,7 @@ def _scale(old: Vector, here: Derivatives, x: Vector, begins: Array) -> Vector:
     least = jnp.sqrt(epsilon) * jnp.abs(here.gradient) / size
     squared = jnp.maximum(curvature, least)
     new = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
-    return jnp.where(begins, new, jnp.maximum(new, 0.5 * old))
+    return jnp.where(begins, new, jnp.maximum(new, 0.9 * old))
 
 
 def _first_radius(here: Derivatives, x: Vector, scale: Vector) -> Scalar:
@@ -299,16 +219,16 @@ def _judge(
     new: NewtonState, old: NewtonState, there: Derivatives, objective: FlatObjective, x: Vector
 ) -> Any:
     """Why to stop, or `STOP.running`."""
-    begins = old.evaluations == 0
+    begins, record = old.record.begins, new.record
     here, epsilon = new.here, jnp.finfo(x.dtype).eps
-    held = binding(x, here.gradient, objective.lower, objective.upper)
+    held = objective.held(x, here.gradient)
     slope = jnp.where(held, 0.0, jnp.abs(here.gradient))
     pull, size = norm_of(slope / new.scale), norm_of(new.scale * x)
     root = jnp.sqrt(epsilon)
     # What a Newton step could still gain, and whether that is lost in rounding.
     gain = 0.5 * pull**2 / jnp.maximum(new.model.lowest, 4 * epsilon)
     gain = jnp.where(new.model.newton, new.predicted, gain)
-    fallen = new.first_value - here.value
+    fallen = record.first_value - here.value
     lost = gain <= jnp.maximum(1e3 * rounding(here.value, 0.0), epsilon * fallen)
     # The gradient cannot be told from zero if rounding of the parameters changes it so.
     indistinct = jnp.all(slope <= 4 * epsilon * (jnp.abs(here.hessian) @ jnp.abs(x)))
@@ -320,15 +240,23 @@ def _judge(
     stuck = (length <= 0.5 * epsilon * size) | (new.rejected > 100)
     near = (new.model.lowest >= -root) & (pull <= root * size)
     closed = old.last & ~begins
+    reason = STOP.where(old.record.quiet >= 3, STOP.objective, STOP.step)
     stop = STOP.where(stuck, STOP.stalled, STOP.running)
     stop = STOP.where(stuck & near & lost, STOP.objective, stop)
-    stop = STOP.where(closed, STOP.where(old.quiet >= 3, STOP.objective, STOP.step), stop)
+    stop = STOP.where(closed, reason, stop)
     stop = STOP.where(vanished, STOP.gradient, stop)
-    falls = (here.value < new.first_value) & jnp.any(jnp.abs(x) > 1e20)
-    stop = STOP.where(falls | (there.value == -jnp.inf), STOP.unbounded, stop)
-    stop = STOP.where(new.model.flat & jnp.all(slope == 0) & ~jnp.all(held), STOP.flat, stop)
-    stop = STOP.where(begins & ~there.are_finite(), STOP.nonfinite_start, stop)
-    return STOP.where(is_running(old.stop), stop, old.stop)
+    unlimited = record.falls_without_limit(here.value, x) | (there.value == -jnp.inf)
+    stop = STOP.where(unlimited, STOP.unbounded, stop)
+    flat = new.model.flat & jnp.all(slope == 0) & ~jnp.all(held)
+    # A parameter whose change by all its size would be lost far below rounding, as the rate
+    # of a decay that is over before the first measurement, was not found.
+    curvature = jnp.abs(jnp.diagonal(here.hessian))
+    influence = (slope + curvature * record.largest) * record.largest
+    least = epsilon**2 * jnp.maximum(fallen, jnp.abs(here.value))
+    faded = (influence > 0) & (influence <= least) & ~held
+    flat = flat | (jnp.any(faded) & ~is_running(stop))
+    stop = STOP.where(flat, STOP.flat, stop)
+    return STOP.where(begins & ~there.are_finite(), STOP.nonfinite_start, stop)
 
 
 class TrustRegionNewton(AbstractDenseNewton):
@@ -365,13 +293,12 @@ class TrustRegionNewton(AbstractDenseNewton):
         """The radius."""
         return Length(control, jnp.zeros_like(control))
 
-    def begin(self, radius: Scalar) -> Scalar:
+    def first_control(self, radius: Scalar) -> Scalar:
         """The radius."""
         return radius
 
-    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar, newton: Array) -> Scalar:
+    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar) -> Scalar:
         """A quarter of a bad step; twice a good one."""
-        del newton
         shorter = 0.25 * size
         longer = jnp.maximum(control, 2.0 * size)
         return jnp.where(ratio < 0.25, shorter, jnp.where(ratio > 0.75, longer, control))
@@ -400,13 +327,13 @@ class CubicNewton(AbstractDenseNewton):
         """Grows with the shift of the Hessian."""
         return Length(jnp.zeros_like(control), 1 / control)
 
-    def begin(self, radius: Scalar) -> Scalar:
+    def first_control(self, radius: Scalar) -> Scalar:
         """As much curvature as the scaled Hessian has itself, at this length."""
         return 1 / radius
 
-    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar, newton: Array) -> Scalar:
+    def adapt(self, control: Scalar, ratio: Scalar, size: Scalar) -> Scalar:
         """Larger after a bad step, smaller after a good one."""
-        del size, newton
+        del size
         tiny = jnp.finfo(control.dtype).tiny ** 0.5
         smaller = jnp.maximum(control * 0.3, tiny)
         larger = control * jnp.where(ratio < 0, 8.0, 2.0)

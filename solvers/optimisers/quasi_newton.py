@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, PyTree
 
-from solvers.optimisers.base import STOP, is_running, to_optimistix
+from solvers.optimisers.base import STOP
 from solvers.optimisers.curvature_probe import (
     Finding,
     Probe,
@@ -17,15 +17,16 @@ from solvers.optimisers.curvature_probe import (
     examine,
     no_probe,
 )
+from solvers.optimisers.flat_minimiser import (
+    AbstractFlatMinimiser,
+    Record,
+)
 from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
     Vector,
-    binding,
     choose,
     clip_to_bounds,
-    empty_aux,
-    flatten,
     rounding,
 )
 from solvers.optimisers.limited_memory import (
@@ -43,7 +44,7 @@ class QuasiNewtonState(eqx.Module):
     """Where an iteration stands.
 
     Objective and gradient at the current point, the pairs, the line search, the probe,
-    and the counts that lead to a stop.
+    and what is kept of the way.
     """
 
     value: Scalar
@@ -51,12 +52,7 @@ class QuasiNewtonState(eqx.Module):
     pairs: Pairs
     line: Line
     probe: Probe
-    first_value: Scalar
-    largest: Vector
-    quiet: Int[Array, ""]
-    aux: PyTree
-    stop: Any
-    evaluations: Int[Array, ""]
+    record: Record
 
 
 class _Arrival(NamedTuple):
@@ -74,7 +70,7 @@ class _Arrival(NamedTuple):
     stays: Bool[Array, ""]
 
 
-class LBFGSB(optx.AbstractMinimiser):
+class LBFGSB(AbstractFlatMinimiser):
     """Limited-memory BFGS with bounds.
 
     The model of the Hessian comes from the last changes of the gradient. Its minimiser
@@ -108,56 +104,32 @@ class LBFGSB(optx.AbstractMinimiser):
     memory: int = 10
     noise: float = 0.0
 
-    def init(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        f_struct: PyTree,
-        aux_struct: PyTree,
-        tags: frozenset[object],
-    ) -> QuasiNewtonState:
+    def begin(self, objective: FlatObjective, x: Vector, record: Record) -> QuasiNewtonState:
         """Nothing is evaluated yet: the first step evaluates the start."""
-        del f_struct, tags
-        _, x = flatten(fn, y, args, options)
-        zero, zeros, none = jnp.zeros((), x.dtype), jnp.zeros_like(x), jnp.asarray(0)
-        no = jnp.asarray(False)
+        del objective
+        zero, zeros = jnp.zeros((), x.dtype), jnp.zeros_like(x)
         nowhere = Point(zero, zero, zeros)
         return QuasiNewtonState(
             value=zero,
             gradient=zeros,
             pairs=no_pairs(x, self.memory),
-            line=Line(zeros, zero, zero, zero, nowhere, nowhere, none),
+            line=Line(zeros, zero, zero, zero, nowhere, nowhere, jnp.asarray(0)),
             probe=no_probe(x),
-            first_value=zero,
-            largest=zeros,
-            quiet=none,
-            aux=empty_aux(aux_struct),
-            stop=STOP.where(no, STOP.running, STOP.running),
-            evaluations=none,
+            record=record,
         )
 
-    def step(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: QuasiNewtonState,
-        tags: frozenset[object],
-    ) -> tuple[PyTree, QuasiNewtonState, Any]:
+    def advance(
+        self, objective: FlatObjective, x: Vector, state: QuasiNewtonState
+    ) -> tuple[Vector, QuasiNewtonState]:
         """One evaluation: the line search or the probe goes on, or a new one begins."""
-        del tags
-        objective, x = flatten(fn, y, args, options)
         lower, upper = objective.lower, objective.upper
         step = state.line.share * state.line.direction
         step = choose(state.probe.active, state.probe.displacement(x), step)
         trial = clip_to_bounds(x + step, lower, upper)
         gradient, (value, aux) = objective.gradient(trial)
-        begins = state.evaluations == 0
-        held = binding(x, state.gradient, lower, upper)
+        begins = state.record.begins
         before, after = (state.value, state.gradient), (value, gradient)
+        held = objective.held(x, state.gradient)
         finding, probe = examine(state.probe, x, before, trial, after, held, self.noise)
         there = Point(state.line.share, value, gradient)
         arrival, line = _search(state, objective, x, trial, there, finding.escapes, self.noise)
@@ -180,21 +152,19 @@ class LBFGSB(optx.AbstractMinimiser):
                 lambda: line,
             ),
             probe=probe,
-            first_value=jnp.where(begins, value, state.first_value),
-            largest=jnp.maximum(state.largest, jnp.abs(moved)),
-            quiet=state.quiet,
-            aux=choose(arrives, aux, state.aux),
-            stop=state.stop,
-            evaluations=state.evaluations + 1,
+            record=state.record.after(value, moved, aux, arrives),
         )
         following, stop = self._judge(following, objective, arrival, hopeless, finding)
         unlimited = ~begins & ~state.probe.active & (value == -jnp.inf)
         stop = STOP.where(unlimited, STOP.unbounded, stop)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         stop = STOP.where(begins & ~finite, STOP.nonfinite_start, stop)
-        stop = STOP.where(is_running(state.stop), stop, state.stop)
-        following = eqx.tree_at(lambda s: s.stop, following, stop)
-        return objective.unravel(moved), following, following.aux
+        record = following.record.stopped(stop)
+        return moved, eqx.tree_at(lambda s: s.record, following, record)
+
+    def reached(self, state: QuasiNewtonState) -> tuple[Scalar, Vector]:
+        """Objective and gradient at the current point."""
+        return state.value, state.gradient
 
     def _judge(
         self,
@@ -206,16 +176,13 @@ class LBFGSB(optx.AbstractMinimiser):
     ) -> tuple[QuasiNewtonState, Any]:
         """Why to stop, or `STOP.running`; whether to probe before that."""
         x, _, arrives, _, stays = arrival
-        line, epsilon = state.line, jnp.finfo(x.dtype).eps
-        held = binding(x, state.gradient, objective.lower, objective.upper)
+        line, record = state.line, state.record
+        held = objective.held(x, state.gradient)
         free = jnp.where(held, 0.0, state.gradient)
         promised = -0.5 * line.slope
-        small = jnp.all(jnp.abs(line.direction) <= self.rtol * state.largest)
         error = rounding(state.value, self.noise)
-        fallen = state.first_value - state.value
-        slight = small & (promised <= jnp.maximum(error, epsilon * fallen))
-        slight = slight & (state.pairs.count > 0)
-        quiet = jnp.where(arrives, jnp.where(slight, state.quiet + 1, 0), state.quiet)
+        slight = record.slight(line.direction, promised, state.value, self.rtol, error)
+        quiet = record.count_quiet(arrives, slight & (state.pairs.count > 0))
         exactly = jnp.all(free == 0)
         vanished = arrives & (exactly | (self.norm(free) <= self.atol))
         vanished = vanished | (stays & (state.pairs.count == 0))
@@ -223,7 +190,7 @@ class LBFGSB(optx.AbstractMinimiser):
         doubtful = vanished & (exactly | (state.pairs.count == 0)) & ~jnp.all(held)
         fresh = begin_probe(x, held, objective.lower, objective.upper)
         probe = choose(doubtful, fresh, state.probe)
-        state = eqx.tree_at(lambda s: (s.quiet, s.probe), state, (quiet, probe))
+        state = eqx.tree_at(lambda s: (s.record.quiet, s.probe), state, (quiet, probe))
         nothing_left = 0.1 * promised * line.share <= 10 * error
         stop = STOP.where(
             hopeless,
@@ -235,45 +202,8 @@ class LBFGSB(optx.AbstractMinimiser):
         stop = STOP.where(probe.active, STOP.running, stop)
         stop = STOP.where(finding.flat, STOP.flat, stop)
         stop = STOP.where(finding.unclear, STOP.stalled, stop)
-        far = (state.value < state.first_value) & jnp.any(jnp.abs(x) > 1e20)
-        return state, STOP.where(far, STOP.unbounded, stop)
-
-    def terminate(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: QuasiNewtonState,
-        tags: frozenset[object],
-    ) -> tuple[Array, Any]:
-        """Whether it stopped, and how."""
-        del fn, y, args, options, tags
-        return to_optimistix(state.stop)
-
-    def postprocess(
-        self,
-        fn: Any,
-        y: PyTree,
-        aux: Any,
-        args: PyTree,
-        options: dict[str, Any],
-        state: QuasiNewtonState,
-        tags: frozenset[object],
-        result: Any,
-    ) -> tuple[PyTree, Any, dict[str, Any]]:
-        """Adds the statistics."""
-        del tags, result
-        objective, x = flatten(fn, y, args, options)
-        held = binding(x, state.gradient, objective.lower, objective.upper)
-        statistics = {
-            "stop": state.stop,
-            "objective": state.value,
-            "gradient_norm": jnp.max(jnp.abs(jnp.where(held, 0.0, state.gradient))),
-            "function_evaluations": state.evaluations,
-            "derivative_evaluations": state.evaluations,
-        }
-        return y, aux, statistics
+        unlimited = record.falls_without_limit(state.value, x)
+        return state, STOP.where(unlimited, STOP.unbounded, stop)
 
 
 def _search(
@@ -286,7 +216,7 @@ def _search(
     noise: float,
 ) -> tuple[_Arrival, Line]:
     """Whether the trial is taken, and the line search thereafter."""
-    begins, probing = state.evaluations == 0, state.probe.active
+    begins, probing = state.record.begins, state.probe.active
     finite = jnp.isfinite(there.value) & jnp.all(jnp.isfinite(there.gradient))
     found = verdict(state.line, state.value, there, finite, noise)
     line = narrow(state.line, there, found, finite)

@@ -10,22 +10,24 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
-from solvers.optimisers.base import STOP, is_running, to_optimistix
+from solvers.optimisers.base import STOP
 from solvers.optimisers.conjugate_gradients import (
     Quadratic,
     TruncatedStep,
     truncated_step,
 )
+from solvers.optimisers.flat_minimiser import (
+    AbstractFlatMinimiser,
+    Record,
+    gradient_fell,
+)
 from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
     Vector,
-    binding,
     choose,
     clip_to_bounds,
     decrease,
-    empty_aux,
-    flatten,
     rounding,
 )
 from solvers.optimisers.subproblems import norm_of
@@ -58,10 +60,9 @@ class TruncatedState(eqx.Module):
     - `value`, `gradient`, `scale`: at the current point; `scale` multiplies each
       parameter where lengths are measured.
     - `pending`, `radius`: the step to be evaluated next, and the trust radius.
-    - `first_value`, `first_slope`, `largest`: the objective and the length of the scaled
-      gradient at the start, and the largest absolute value so far of each parameter.
-    - `rejected`, `quiet`: trials rejected, and steps that barely mattered, in a row.
-    - `aux`, `stop`, `evaluations`, `products`: as their names say.
+    - `first_slope`: the length of the scaled gradient at the start.
+    - `rejected`: trials rejected in a row.
+    - `record`: what is kept of the way.
     """
 
     value: Scalar
@@ -69,18 +70,12 @@ class TruncatedState(eqx.Module):
     scale: Vector
     pending: Pending
     radius: Scalar
-    first_value: Scalar
     first_slope: Scalar
-    largest: Vector
     rejected: Int[Array, ""]
-    quiet: Int[Array, ""]
-    aux: PyTree
-    stop: Any
-    evaluations: Int[Array, ""]
-    products: Int[Array, ""]
+    record: Record
 
 
-class NewtonCG(optx.AbstractMinimiser):
+class NewtonCG(AbstractFlatMinimiser):
     r"""Newton's method by conjugate gradients within a trust region.
 
     The Newton equations are solved by products of the Hessian with vectors (the
@@ -123,68 +118,45 @@ class NewtonCG(optx.AbstractMinimiser):
     noise: float = 0.0
     key: Array | None = None
 
-    def init(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        f_struct: PyTree,
-        aux_struct: PyTree,
-        tags: frozenset[object],
-    ) -> TruncatedState:
+    def begin(self, objective: FlatObjective, x: Vector, record: Record) -> TruncatedState:
         """Nothing is evaluated yet: the first step evaluates the start."""
-        del f_struct, tags
-        _, x = flatten(fn, y, args, options)
         zero, zeros, no = jnp.zeros((), x.dtype), jnp.zeros_like(x), jnp.asarray(False)
         scale = jnp.ones_like(x)
         if self.preconditioner is not None:
-            estimates = ravel_pytree(self.preconditioner(y, args))[0].astype(x.dtype)
+            estimates = self.preconditioner(objective.unravel(x), objective.args)
+            estimates = ravel_pytree(estimates)[0].astype(x.dtype)
             usable = jnp.isfinite(estimates) & (estimates > 0)
             scale = jnp.sqrt(jnp.where(usable, estimates, 1.0))
-        none = jnp.asarray(0)
         return TruncatedState(
             value=zero,
             gradient=zeros,
             scale=scale,
             pending=Pending(zeros, zero, zero, no, no, no),
             radius=zero,
-            first_value=zero,
             first_slope=zero,
-            largest=zeros,
-            rejected=none,
-            quiet=none,
-            aux=empty_aux(aux_struct),
-            stop=STOP.where(no, STOP.running, STOP.running),
-            evaluations=none,
-            products=none,
+            rejected=jnp.asarray(0),
+            record=record,
         )
 
-    def step(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: TruncatedState,
-        tags: frozenset[object],
-    ) -> tuple[PyTree, TruncatedState, Any]:
+    def advance(
+        self, objective: FlatObjective, x: Vector, state: TruncatedState
+    ) -> tuple[Vector, TruncatedState]:
         """Evaluate the pending step; take it and find the next, or shorten it."""
-        del tags
-        objective, x = flatten(fn, y, args, options)
         trial = clip_to_bounds(x + state.pending.step, objective.lower, objective.upper)
         value, gradient, product, aux = objective.linear_gradient(
             trial, self.forward, self.curvature
         )
-        begins = state.evaluations == 0
+        begins = state.record.begins
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = jnp.where(finite, _ratio(state, value, gradient, self.noise), -jnp.inf)
-        closes = state.pending.last & finite & _gradient_fell(state, trial, gradient, objective)
+        closes = gradient_fell(objective, trial, state.gradient, gradient, state.scale)
         closes = closes & (value - state.value <= rounding(state.value, self.noise))
-        accepted = begins | (ratio > 1e-4) | closes
+        accepted = begins | (ratio > 1e-4) | (state.pending.last & finite & closes)
         moved = jnp.where(accepted, trial, x)
-        taken = self._take(state, moved, value, gradient, ratio, accepted, begins)
-        held = binding(moved, taken.gradient, objective.lower, objective.upper)
+        record = state.record.after(value, moved, aux, accepted)
+        taken = self._take(state, moved, value, gradient, ratio, accepted)
+        taken = eqx.tree_at(lambda s: s.record, taken, record)
+        held = objective.held(moved, taken.gradient)
         ends = (state.pending.last & ~begins) | jnp.all(held | (taken.gradient == 0))
         model = self._approach(taken, objective, moved, product, ends, accepted & finite)
         fresh = Pending(
@@ -194,19 +166,14 @@ class NewtonCG(optx.AbstractMinimiser):
         following = self._mark(taken, choose(accepted, fresh, shorter), moved, accepted)
         stop = _judge(following, state, model, ends & accepted, jnp.all(held), moved, value)
         stop = STOP.where(begins & ~finite, STOP.nonfinite_start, stop)
-        aux = choose(accepted, aux, state.aux)
-        following = eqx.tree_at(
-            lambda s: (s.stop, s.evaluations, s.products, s.aux),
-            following,
-            (
-                STOP.where(is_running(state.stop), stop, state.stop),
-                state.evaluations + 1,
-                state.products + model.products,
-                aux,
-            ),
-            is_leaf=lambda leaf: leaf is None,
+        record = eqx.tree_at(
+            lambda r: r.products, following.record, record.products + model.products
         )
-        return objective.unravel(moved), following, aux
+        return moved, eqx.tree_at(lambda s: s.record, following, record.stopped(stop))
+
+    def reached(self, state: TruncatedState) -> tuple[Scalar, Vector]:
+        """Objective and gradient at the current point."""
+        return state.value, state.gradient
 
     def _approach(
         self,
@@ -237,9 +204,9 @@ class NewtonCG(optx.AbstractMinimiser):
         gradient: Vector,
         ratio: Scalar,
         accepted: Array,
-        begins: Array,
     ) -> TruncatedState:
         """The state after the verdict on the trial."""
+        begins = state.record.begins
         gradient = jnp.where(accepted, gradient, state.gradient)
         slope = norm_of(gradient / state.scale)
         size = norm_of(state.scale * x)
@@ -249,23 +216,13 @@ class NewtonCG(optx.AbstractMinimiser):
         radius = jnp.where((ratio > 0.75) & state.pending.cut, longer, state.radius)
         radius = jnp.where(ratio < 0.25, 0.5 * length, radius)
         return eqx.tree_at(
-            lambda s: (
-                s.value,
-                s.gradient,
-                s.radius,
-                s.first_value,
-                s.first_slope,
-                s.largest,
-                s.rejected,
-            ),
+            lambda s: (s.value, s.gradient, s.radius, s.first_slope, s.rejected),
             state,
             (
                 jnp.where(accepted, value, state.value),
                 gradient,
                 jnp.where(begins, first, radius),
-                jnp.where(begins, value, state.first_value),
                 jnp.where(begins, slope, state.first_slope),
-                jnp.maximum(state.largest, jnp.abs(x)),
                 jnp.where(accepted, 0, state.rejected + 1),
             ),
         )
@@ -274,55 +231,15 @@ class NewtonCG(optx.AbstractMinimiser):
         self, state: TruncatedState, pending: Pending, x: Vector, accepted: Array
     ) -> TruncatedState:
         """Whether the pending step closes the iteration."""
-        step = pending.step
+        step, record = pending.step, state.record
         small = jnp.all(jnp.abs(step) <= self.rtol * jnp.abs(x))
         small = small | (self.norm(step) <= self.atol)
-        slight = jnp.all(jnp.abs(step) <= self.rtol * state.largest) & pending.newton
-        fallen = state.first_value - state.value
-        slight = slight & (pending.predicted() <= jnp.finfo(x.dtype).eps * fallen)
-        quiet = jnp.where(accepted, jnp.where(slight, state.quiet + 1, 0), state.quiet)
+        slight = record.slight(step, pending.predicted(), state.value, self.rtol)
+        quiet = record.count_quiet(accepted, slight & pending.newton)
         last = pending.newton & (small | (quiet >= 3))
         return eqx.tree_at(
-            lambda s: (s.pending, s.quiet), state, (pending._replace(last=last), quiet)
+            lambda s: (s.pending, s.record.quiet), state, (pending._replace(last=last), quiet)
         )
-
-    def terminate(
-        self,
-        fn: Any,
-        y: PyTree,
-        args: PyTree,
-        options: dict[str, Any],
-        state: TruncatedState,
-        tags: frozenset[object],
-    ) -> tuple[Array, Any]:
-        """Whether it stopped, and how."""
-        del fn, y, args, options, tags
-        return to_optimistix(state.stop)
-
-    def postprocess(
-        self,
-        fn: Any,
-        y: PyTree,
-        aux: Any,
-        args: PyTree,
-        options: dict[str, Any],
-        state: TruncatedState,
-        tags: frozenset[object],
-        result: Any,
-    ) -> tuple[PyTree, Any, dict[str, Any]]:
-        """Adds the statistics."""
-        del tags, result
-        objective, x = flatten(fn, y, args, options)
-        held = binding(x, state.gradient, objective.lower, objective.upper)
-        statistics = {
-            "stop": state.stop,
-            "objective": state.value,
-            "gradient_norm": jnp.max(jnp.abs(jnp.where(held, 0.0, state.gradient))),
-            "function_evaluations": state.evaluations,
-            "derivative_evaluations": state.evaluations,
-            "curvature_products": state.products,
-        }
-        return y, aux, statistics
 
 
 def _random_direction(key: Array | None, x: Vector) -> Vector:
@@ -337,15 +254,6 @@ def _ratio(state: TruncatedState, value: Scalar, gradient: Vector, noise: float)
         state.value, state.gradient, value, gradient, state.pending.step, predicted, noise
     )
     return jnp.where(predicted > 0, fell / jnp.where(predicted > 0, predicted, 1.0), -jnp.inf)
-
-
-def _gradient_fell(
-    state: TruncatedState, trial: Vector, gradient: Vector, objective: FlatObjective
-) -> Bool[Array, ""]:
-    """Whether the closing step brought the gradient nearer to zero."""
-    held = binding(trial, gradient, objective.lower, objective.upper)
-    before = norm_of(jnp.where(held, 0.0, state.gradient) / state.scale)
-    return norm_of(jnp.where(held, 0.0, gradient) / state.scale) <= before
 
 
 def _shorten(pending: Pending, ratio: Scalar, rise: Scalar) -> Pending:
@@ -370,8 +278,7 @@ def _judge(
     trial_value: Scalar,
 ) -> Any:
     """Why to stop, or `STOP.running`."""
-    begins = old.evaluations == 0
-    closed = old.pending.last & ~begins
+    closed = old.pending.last & ~old.record.begins
     epsilon = jnp.finfo(x.dtype).eps
     step = new.pending.step
     stuck = (new.rejected > 0) & jnp.all(jnp.abs(step) <= 0.1 * epsilon * jnp.abs(x))
@@ -380,11 +287,11 @@ def _judge(
     stop = STOP.where(stuck, STOP.where(lost, STOP.objective, STOP.stalled), STOP.running)
     # At the end conjugate gradients started from a random direction.
     level = ends & ~model.negative
-    reason = STOP.where(old.quiet >= 3, STOP.objective, STOP.step)
+    reason = STOP.where(old.record.quiet >= 3, STOP.objective, STOP.step)
     # Where bounds hold every parameter no curvature is left to look at.
     vanished = STOP.where((model.largest > 0) | all_held, STOP.gradient, STOP.flat)
     stop = STOP.where(level, STOP.where(closed, reason, vanished), stop)
     # A closing step that was rejected leaves nothing to gain either.
     stop = STOP.where(closed & (new.rejected > 0), reason, stop)
-    far = (new.value < new.first_value) & jnp.any(jnp.abs(x) > 1e20)
-    return STOP.where(far | (trial_value == -jnp.inf), STOP.unbounded, stop)
+    unlimited = new.record.falls_without_limit(new.value, x) | (trial_value == -jnp.inf)
+    return STOP.where(unlimited, STOP.unbounded, stop)
