@@ -2,31 +2,32 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import ArrayLike
 
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import Distribution, EnsembleTable
 from simkit.distributions import quantile
 from simkit.experiment import Experiment, experiment_from_case
+from simkit.identity import case_facts, object_facts
+from simkit.members import solve_members, solve_once, statistics_of
 from simkit.precision import use_double_precision
 from simkit.progress import Progress
 from simkit.provenance import collect
 from simkit.results import Trajectory
-from solvers.ensemble.members import ensemble
+from simkit.segments import Checkpoint, Rows, kept_in
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.deterministic import Tsit5
 from solvers.problem import InitialValueProblem
-from solvers.solution import Solution, status_names
-from solvers.solve import solve
+from solvers.solution import status_names
 from systems.base import (
-    AbstractSDE,
     AbstractSystem,
     get_parameter,
     parameter_declarations,
@@ -50,13 +51,15 @@ def simulate(
     title: str | None = None,
     time_unit: str = "1",
     progress: Progress | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
 ) -> Trajectory:
     """Simulate a system, or what a case describes.
 
     **Arguments:**
 
     - `subject`: a system; or a case, or the path of a case file, which then says all
-      the rest but `progress`.
+      the rest but `progress`, `checkpoint` and `mesh`.
     - `times`: times to save, increasing; the last ends the simulation.
     - `start`: time of the initial state; default: the first of `times`.
     - `method`: default: `Tsit5()`, for equations that are not stiff.
@@ -64,12 +67,19 @@ def simulate(
     - `parameters`, `initial_states`: by name, one value per member of an ensemble.
     - `members`: how many, for a stochastic ensemble in which only the noise varies.
     - `seed`: of the noise. Member `i` depends on the seed and `i` alone.
-    - `segment`: members between two calls of `progress`.
+    - `segment`: members that are solved at once, and kept together; default: a 32nd of
+      them, but at least 256.
+    - `progress`: called between segments.
+    - `checkpoint`: a folder in which finished segments are kept until the end: the same
+      call goes on from there after the process was ended, and gives the same bits.
+    - `mesh`: devices over which the members of a segment are spread, as from
+      [`make_mesh`][solvers.sharding.make_mesh].
 
     **Returns:** the trajectory; a solve that fails is told in its `status` and leaves
     NaN from there on. Double precision is switched on.
 
-    **Raises:** `ValueError` for what does not fit together, `CaseError` for a broken case.
+    **Raises:** `ValueError` for what does not fit together, or a checkpoint of another run;
+    `CaseError` for a broken case.
 
     ```python
     import numpy as np
@@ -102,7 +112,8 @@ def simulate(
                 f"simulate: `{given[0]}` is given beside a case, which says it itself; "
                 "override its keys where it is read."
             )
-        return _simulate_case(subject, progress, started)
+        how = _How(progress, checkpoint, mesh, lambda: case_facts("simulate", subject))
+        return _simulate_case(subject, how, started)
     if not isinstance(subject, AbstractSystem):
         raise TypeError(
             f"simulate: the subject is of type {type(subject).__name__}, expected a system, "
@@ -126,7 +137,14 @@ def simulate(
     }
     _check_values(subject, varied)
     states = {k: np.asarray(v, dtype=float) for k, v in (initial_states or {}).items()}
-    result = _run(experiment, varied, states, members, seed, segment, progress)
+    given = (experiment, varied, states, members, seed)
+    how = _How(
+        progress,
+        checkpoint,
+        mesh,
+        lambda: object_facts("simulate", vars(experiment), given[1:]),
+    )
+    result = _run(*given, segment, how)
     return dataclasses.replace(
         result,
         title=title or type(subject).__name__,
@@ -134,9 +152,20 @@ def simulate(
     )
 
 
-def _simulate_case(
-    loaded: LoadedCase, progress: Progress | None, started: datetime
-) -> Trajectory:
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """What makes no difference to the result.
+
+    - `facts`: what makes two runs the same.
+    """
+
+    progress: Progress | None
+    checkpoint: Checkpoint | str | os.PathLike[str] | None
+    mesh: Mesh | None
+    facts: Callable[[], dict[str, Any]]
+
+
+def _simulate_case(loaded: LoadedCase, how: _How, started: datetime) -> Trajectory:
     case, experiment = loaded.case, experiment_from_case(loaded)
     table = case.ensemble
     seed = table.seed if table else 0
@@ -148,7 +177,7 @@ def _simulate_case(
         table.members if table else None,
         seed,
         table.segment if table else None,
-        progress,
+        how,
     )
     return dataclasses.replace(
         result,
@@ -209,28 +238,24 @@ def _run(
     members: int | None,
     seed: int,
     segment: int | None,
-    progress: Progress | None,
+    how: _How,
 ) -> Trajectory:
-    problem = experiment.problem()
-    stochastic = isinstance(experiment.system, AbstractSDE)
-    key = jax.random.fold_in(jax.random.key(seed), 0) if stochastic else None
-    if not parameters and not states and members is None:
-        solution = solve(
-            problem, experiment.method, save_at=experiment.times, key=key, throw=False
-        )
-    else:
-        solution = ensemble(
-            problem,
-            experiment.method,
-            parameters=parameters,
-            initial_states=_initial_states(problem, states),
-            key=key,
-            members=members,
-            save_at=experiment.times,
-            segment=segment,
-            progress=progress,
-        )
-    return _label(experiment, solution, parameters)
+    with kept_in(how.checkpoint, experiment.system, how.facts) as checkpoint:
+        if not parameters and not states and members is None:
+            found = solve_once(experiment, seed, checkpoint)
+        else:
+            found = solve_members(
+                experiment,
+                parameters,
+                _initial_states(experiment.problem(), states),
+                members,
+                seed,
+                segment=segment,
+                mesh=how.mesh,
+                checkpoint=checkpoint,
+                progress=how.progress,
+            )
+    return _label(experiment, found, parameters)
 
 
 def _initial_states(
@@ -256,12 +281,11 @@ def _initial_states(
 
 def _label(
     experiment: Experiment,
-    solution: Solution,
+    found: Rows,
     varied: Mapping[str, np.ndarray],
 ) -> Trajectory:
     system, names = experiment.system, status_names()
-    values = np.asarray(solution.states)
-    codes = np.asarray(solution.status._value)
+    values = found["states"]
     declared = [item for item in parameter_declarations(system) if item.size == 1]
     return Trajectory(
         title=type(system).__name__,
@@ -269,14 +293,14 @@ def _label(
         method=type(experiment.method).__name__,
         times=np.asarray(experiment.times),
         states={state.name: values[..., i] for i, state in enumerate(system.states)},
-        status=np.array(names)[codes],
+        status=np.array(names)[found["status"]],
         parameters={
             item.name: np.asarray(
                 varied.get(item.name, get_parameter(system, item.name)), float
             )
             for item in declared
         },
-        statistics={name: np.asarray(count) for name, count in solution.statistics.items()},
+        statistics=statistics_of(found),
         state_units={state.name: state.unit for state in system.states},
         parameter_units={item.name: item.unit for item in declared},
         time_unit=experiment.time_unit,

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh
 from jaxtyping import PyTree
 
 from solvers.process_watch import Watch
-from solvers.sharding import Rows, place_rows, row_layout, row_sharding
+from solvers.sharding import DEVICES, Rows, place_rows, row_layout, row_sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +37,44 @@ class Processes:
 
     index: int
     count: int
+    _watch: Watch | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def is_first(self) -> bool:
         """Whether this is process 0."""
         return self.index == 0
+
+    def share(self, content: bytes) -> bytes:
+        """What process 0 brings, in every process; all bring as many bytes.
+
+        All processes call it, and wait for each other.
+        """
+        if self.count == 1:
+            return content
+        own = np.frombuffer(content, dtype=np.uint8)
+        with _silent_output():
+            told = multihost_utils.broadcast_one_to_all(own)
+        return np.asarray(told).astype(np.uint8).tobytes()
+
+    def wait_for_others(self, timeout: float) -> bool:
+        """In process 0: whether all others left their `with` block within so many seconds.
+
+        They wait there for process 0, which may do the rest alone.
+        """
+        return self._watch is None or self._watch.others_are_done(timeout)
+
+    def ask_to_stop(self) -> None:
+        """Ask all processes to stop when it suits them."""
+        if self._watch is not None:
+            self._watch.ask_to_stop()
+
+    def asked_to_stop(self) -> bool:
+        """Whether one of the processes has asked all to stop."""
+        return self._watch is not None and self._watch.asked_to_stop
+
+
+ALONE = Processes(0, 1)
+"""A process that works with no other."""
 
 
 @contextlib.contextmanager
@@ -77,10 +111,10 @@ def initialise(
     launcher = find_launcher(os.environ)
     given = (coordinator, process_id, processes)
     if given == (None, None, None) and launcher is None:
-        yield Processes(0, 1)
+        yield ALONE
         return
     if processes == 1 and process_id in (None, 0):
-        yield Processes(0, 1)
+        yield ALONE
         return
     check_arguments(coordinator, process_id, processes, launcher)
     _join(coordinator, process_id, processes, launcher, timeout)
@@ -89,9 +123,10 @@ def initialise(
         yield found
         return
     host = None if coordinator is None else coordinator.rsplit(":", 1)[0].strip("[]")
-    watch = _start_watch(found, host, on_loss or _stop)
+    with _silent_output():
+        watch = _start_watch(found, host, on_loss or _stop)
     try:
-        yield found
+        yield dataclasses.replace(found, _watch=watch)
     except BaseException as error:
         if not (isinstance(error, SystemExit) and error.code in (None, 0)):
             # A collective with a process that died fails a moment before the watch knows.
@@ -151,6 +186,9 @@ def _join(
 ) -> None:
     if process_id == 0 and coordinator is not None:
         _check_port(int(coordinator.rpartition(":")[2]))
+    # jax would take SIGTERM for itself and let nobody know.
+    with contextlib.suppress(AttributeError):
+        jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(timeout, _stop, [_late(coordinator, launcher, timeout)])
     late.daemon = True
     late.start()
@@ -206,6 +244,23 @@ def _stop(sentence: str) -> None:
     _leave(1)
 
 
+@contextlib.contextmanager
+def _silent_output() -> Iterator[None]:
+    """Keep from the standard output what gloo says of each connection.
+
+    It would stand among the results, or in the middle of a JSON object.
+    """
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 _ADDRESS = 512
 """Bytes in which process 0 tells where it listens."""
 
@@ -230,7 +285,7 @@ def _start_watch(
     return watch
 
 
-def global_rows(local_rows: PyTree, mesh: jax.sharding.Mesh) -> Rows:
+def global_rows(local_rows: PyTree, mesh: Mesh) -> Rows:
     """Rows of which every process has its own, as one value on the whole mesh.
 
     **Arguments:**
@@ -273,6 +328,25 @@ def global_rows(local_rows: PyTree, mesh: jax.sharding.Mesh) -> Rows:
 
     values = jax.tree.map(lambda leaf: spread(np.asarray(leaf)[chosen]), local_rows)
     return Rows(values, spread(np.arange(each) < own))
+
+
+def local_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of devices of this process alone.
+
+    **Arguments:**
+
+    - `devices`: how many; default: all of this process.
+
+    **Raises:** `ValueError` for more devices than this process has.
+    """
+    there = jax.local_devices()
+    count = len(there) if devices is None else devices
+    if not 1 <= count <= len(there):
+        raise ValueError(
+            f"{count} devices are asked for, but there are {len(there)} "
+            f"({there[0].platform}), expected 1 to {len(there)}."
+        )
+    return Mesh(np.array(there[:count]), (DEVICES,), axis_types=(AxisType.Auto,))
 
 
 def gather(tree: PyTree) -> PyTree:

@@ -18,6 +18,7 @@ _MOMENT = 0.3
 """Seconds for a message to arrive and be acted on."""
 _DONE = b"done\n"
 _LOST = b"lost %d\n"
+_STOP = b"stop\n"
 
 
 class Watch:
@@ -39,6 +40,7 @@ class Watch:
         self._changed = threading.Condition()
         self._closed = False
         self._told = threading.Event()
+        self._stop = threading.Event()
 
     def accept(self, listener: socket.socket, token: str, timeout: float = 60.0) -> None:
         """Wait for all other processes; raises `RuntimeError` if they do not come."""
@@ -73,6 +75,25 @@ class Watch:
             ) from error
         self._peers[0] = peer
         self._start()
+
+    def others_are_done(self, timeout: float) -> bool:
+        """In process 0: whether all others have left in good order within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._done >= set(self._peers), timeout)
+
+    def ask_to_stop(self, heard_from: int | None = None) -> None:
+        """Ask all processes to stop when it suits them."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        for index in self._peers:
+            if index != heard_from:
+                self._send(index, _STOP)
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether any process has asked."""
+        return self._stop.is_set()
 
     def finish(self) -> None:
         """Leave in good order: wait until all others have come as far."""
@@ -122,6 +143,8 @@ class Watch:
             with self._changed:
                 self._done.add(index)
                 self._changed.notify_all()
+        elif line == _STOP.decode().strip():
+            self.ask_to_stop(heard_from=index)
         elif not self._closed:
             selector.unregister(peer)
             self._lose(int(line.split()[1]) if line.startswith("lost") else index)

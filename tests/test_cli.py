@@ -78,8 +78,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit that takes no time: what is tested here is all that comes after it."""
     sample = sample_fit()
 
-    def fit(loaded: object, *, progress: object) -> object:
-        del loaded, progress
+    def fit(loaded: object, **how: object) -> object:
+        del loaded, how
         return dataclasses.replace(sample, uncertainty=None)
 
     def uncertainty(fit: object, method: object) -> object:
@@ -266,7 +266,7 @@ def test_a_fit_that_fails_is_exit_code_3_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = dataclasses.replace(sample_fit(False), status="no start converged")
-    monkeypatch.setattr(simkit.fitting.fit, "fit", lambda loaded, progress: failed)
+    monkeypatch.setattr(simkit.fitting.fit, "fit", lambda loaded, **how: failed)
     answer = _run("fit", LYNX_HARE, "-o", tmp_path / "out", "--set", "output.report=false")
     assert answer.exit_code == 3, answer.output
     assert "no start converged" in answer.stdout

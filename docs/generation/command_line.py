@@ -12,7 +12,7 @@ from generation.docstrings import cell, table
 from simkit.cli import summaries
 from simkit.cli.application import cli
 from simkit.cli.compilation_cache import cache_folder
-from simkit.cli.outcomes import BAD_INPUT, FAILED, FAULT, INTERRUPTED
+from simkit.cli.outcomes import BAD_INPUT, FAILED, FAULT, INTERRUPTED, STOPPED
 from simkit.cli.outputs import OutputFiles, output_files
 
 
@@ -30,7 +30,8 @@ _EXIT_CODES = {
     FAULT: "a fault of simkit, or of the machine (`doctor`)",
     BAD_INPUT: "bad input or usage: a broken case, a file that is there already",
     FAILED: "the solve or the fit failed; the result is written, with its status",
-    INTERRUPTED: "interrupted with Ctrl-C",
+    STOPPED: "stopped by SIGTERM, SIGHUP, SIGUSR1 or `--time-limit`; `--resume` goes on",
+    INTERRUPTED: "interrupted with Ctrl-C; `--resume` goes on",
 }
 
 
@@ -79,6 +80,7 @@ def _files() -> str:
         [f"`{files.result}`", "the [result](../result_files.md)"],
         [f"`{files.figures}/`", "the figures, in the formats of `output.formats`"],
         [f"`{files.report}`", "a page with words, tables and figures that needs no network"],
+        [f"`{files.run}/`", "finished segments, until the run is finished"],
     ]
     words = where.split("\n\n", 1)[1]
     return "\n".join(

@@ -1,7 +1,8 @@
 """The command `simkit`: its subcommands, and how errors become exit codes.
 
 Exit codes: 0 well; 1 a fault of simkit; 2 bad input or usage; 3 a solve or a fit failed
-(the result is written, with its status); 130 interrupted.
+(the result is written, with its status); 4 stopped by a signal or a time limit, and can be
+resumed; 130 interrupted.
 """
 
 import contextlib

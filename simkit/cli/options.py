@@ -67,6 +67,33 @@ def traceback_option(command: Command) -> Command:
     )(command)
 
 
+def _parallel_options() -> list[Callable[[Command], Command]]:
+    """On how many devices, and with which other processes."""
+    return [
+        click.option(
+            "--devices",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Devices of this process; on a CPU any number, of which one per core is best.",
+        ),
+        click.option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Where process 0 of several listens. Under SLURM, Open MPI and Kubernetes "
+            "the processes find each other without these three.",
+        ),
+        click.option(
+            "--process-id",
+            type=click.IntRange(min=0),
+            metavar="I",
+            help="Which of the processes this is.",
+        ),
+        click.option(
+            "--processes", type=click.IntRange(min=1), metavar="N", help="How many there are."
+        ),
+    ]
+
+
 def run_options(command: Command) -> Command:
     """All options of a command that computes."""
     options = [
@@ -81,6 +108,19 @@ def run_options(command: Command) -> Command:
         json_option,
         click.option("--quiet", is_flag=True, help="No progress on the terminal."),
         overwrite_option,
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on from the segments of a run that was stopped; on a finished or a new "
+            "run it does no harm.",
+        ),
+        click.option(
+            "--time-limit",
+            type=click.FloatRange(min=0.0, min_open=True),
+            metavar="SECONDS",
+            help="Stop, with exit code 4, before a segment that would end later.",
+        ),
+        *_parallel_options(),
         traceback_option,
     ]
     for option in reversed(options):

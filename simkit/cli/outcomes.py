@@ -6,6 +6,7 @@ import click
 FAULT = 1
 BAD_INPUT = 2
 FAILED = 3
+STOPPED = 4
 INTERRUPTED = 130
 
 

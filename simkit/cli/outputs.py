@@ -24,6 +24,11 @@ class OutputFiles:
         return self.folder / "figures"
 
     @property
+    def run(self) -> Path:
+        """The folder of finished segments, while the run is not finished."""
+        return self.folder / ".run"
+
+    @property
     def report(self) -> Path:
         """The HTML report."""
         return self.folder / "report.html"

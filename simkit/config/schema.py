@@ -131,7 +131,11 @@ class EnsembleTable(_Table, frozen=True):
         dict[str, Distribution], Meta(description="distributions of initial states")
     ] = {}
     segment: Annotated[
-        Count | None, Meta(description="members solved between two progress ticks")
+        Count | None,
+        Meta(
+            description="members that are solved at once and kept together in a run that can "
+            "be resumed; default: a 32nd of them, but at least 256"
+        ),
     ] = None
 
 
@@ -237,9 +241,13 @@ class FitTable(_Table, frozen=True):
     starts: Annotated[Count, Meta(description="how many starts")] = 16
     seed: Annotated[int, Meta(ge=0, le=_LARGEST_SEED, description="seed of the starts")] = 0
     max_steps: Annotated[Count, Meta(description="iterations of the optimiser per start")] = 100
-    segment: Annotated[Count | None, Meta(description="starts between two progress ticks")] = (
-        None
-    )
+    segment: Annotated[
+        Count | None,
+        Meta(
+            description="starts that are run and kept together in a run that can be resumed; "
+            "default: a 32nd of them, but at least 8"
+        ),
+    ] = None
 
 
 class LaplaceTable(_Table, frozen=True):

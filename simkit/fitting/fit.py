@@ -1,6 +1,7 @@
 """From a case or a posterior to fitted parameters."""
 
 import dataclasses
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from simkit.config.optimisers import OPTIMISERS
@@ -15,15 +17,18 @@ from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import FitTable
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.curvature import Optimum, hessian_obstacle, refine
-from simkit.fitting.optimisation import build_optimiser
+from simkit.fitting.optimisation import build_optimiser, choose_method
 from simkit.fitting.parameters import Parameters
 from simkit.fitting.posterior import Posterior
-from simkit.fitting.starts import StartOutcome, run_starts
+from simkit.fitting.segments import StartWork, run_in_segments
+from simkit.fitting.starts import StartOutcome
 from simkit.fitting.tables import assemble_fit, rank_starts
+from simkit.identity import case_facts, object_facts
 from simkit.precision import use_double_precision
 from simkit.progress import Progress
 from simkit.provenance import collect
-from simkit.results import Fit, Provenance
+from simkit.results import Fit
+from simkit.segments import Checkpoint, kept_in
 
 
 def fit(
@@ -33,6 +38,8 @@ def fit(
     title: str | None = None,
     time_unit: str = "1",
     progress: Progress | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Fit the free parameters to the measurements, from many starts.
 
@@ -44,13 +51,18 @@ def fit(
       segment.
     - `title`, `time_unit`: for a posterior: what tables and pictures say.
     - `progress`: called between segments of starts.
+    - `checkpoint`: a folder in which finished segments are kept until the end: the same
+      call goes on from there after the process was ended, and gives the same bits.
+    - `mesh`: devices over which the starts of a segment are spread, as from
+      [`make_mesh`][solvers.sharding.make_mesh].
 
     **Returns:** the fit at the best of the starts that converged. A start whose solve
     failed, or that stopped short, is told in `fit.starts` and never ranked; if none
     converged, `fit.status` says so. Double precision is switched on.
 
     **Raises:** `CaseError` for a broken case, `ValueError` for options given beside one,
-    an unknown method or option, or a method that the noise models do not allow.
+    an unknown method or option, a method that the noise models do not allow, or a
+    checkpoint of another run.
 
     The optimum is that of the posterior density of the parameters in their own units,
     so it does not depend on the scale on which the optimiser moves.
@@ -74,22 +86,31 @@ def fit(
         posterior, options = subject, options or FitTable()
         collected = ("simkit.fit", "", "{}")
     choice = _choose(posterior, options)
-    outcome, initial = _run(posterior, options, choice, progress)
-    starts = rank_starts(posterior, initial, outcome)
-    best = int(np.flatnonzero(starts.rank == 0)[0]) if np.any(starts.rank == 0) else None
-    optimum = _optimum(posterior, outcome, best)
-    provenance: Provenance = collect(*collected, options.seed, started)
-    result = assemble_fit(
-        posterior,
-        optimum,
-        starts,
-        title=title or type(posterior.system).__name__,
-        method=choice.name,
-        reason=choice.reason,
-        converged=best is not None,
-        time_unit=time_unit,
-        provenance=provenance,
-    )
+
+    def facts() -> dict[str, Any]:
+        if isinstance(subject, LoadedCase):
+            return case_facts("fit", subject)
+        return object_facts("fit", posterior, repr(options))
+
+    with kept_in(checkpoint, posterior.system, facts) as kept:
+        initial = np.asarray(_draw(posterior.parameters, options.seed, options.starts))
+        work = StartWork(
+            posterior, initial, options.max_steps, choice.least_squares, choice.optimiser, mesh
+        )
+        outcome = run_in_segments(work, options.segment, kept, progress)
+        starts = rank_starts(posterior, initial, outcome)
+        best = int(np.flatnonzero(starts.rank == 0)[0]) if np.any(starts.rank == 0) else None
+        result = assemble_fit(
+            posterior,
+            _optimum(posterior, outcome, best),
+            starts,
+            title=title or type(posterior.system).__name__,
+            method=choice.name,
+            reason=choice.reason,
+            converged=best is not None,
+            time_unit=time_unit,
+            provenance=collect(*collected, options.seed, started),
+        )
     return dataclasses.replace(result, memory=posterior)
 
 
@@ -110,45 +131,20 @@ class _Choice:
 def _choose(posterior: Posterior, options: FitTable) -> _Choice:
     """The optimiser that the case names, or the one that suits the objective."""
     optimiser = build_optimiser(options)
-    obstacle = posterior.least_squares_obstacle()
-    known = OPTIMISERS[options.method]
+    method, obstacle = options.method, posterior.least_squares_obstacle()
+    reason = "asked for by the case"
+    if optimiser is not None:
+        reason = f"{reason}: {OPTIMISERS[method].purpose}"
+    if method == "auto":
+        method, reason = choose_method(posterior)
+        optimiser = build_optimiser(FitTable(method=method, seed=options.seed))
+    known = OPTIMISERS[method]
     if known.squares and obstacle is not None:
         raise ValueError(
-            f"fit.method is '{options.method}', but {obstacle}; expected 'auto', "
-            "'minimise' or 'trust_region_newton'."
+            f"fit.method is '{method}', but {obstacle}; expected 'auto', 'minimise' or "
+            "'trust_region_newton'."
         )
-    if optimiser is not None:
-        reason = f"asked for by the case: {known.purpose}"
-        return _Choice(known.name, reason, known.squares, optimiser)
-    if options.method == "minimise":
-        return _Choice(known.name, "asked for by the case", False)
-    if obstacle is None:
-        reason = "the objective is a sum of squares for given noise scales"
-        return _Choice(OPTIMISERS["least_squares"].name, reason, True)
-    return _Choice(OPTIMISERS["minimise"].name, f"no sum of squares: {obstacle}", False)
-
-
-def _run(
-    posterior: Posterior, options: FitTable, choice: _Choice, progress: Progress | None
-) -> tuple[StartOutcome, np.ndarray]:
-    """All starts, in segments of one shape so that one program serves them all."""
-    initial = np.asarray(_draw(posterior.parameters, options.seed, options.starts))
-    size = min(options.segment or options.starts, options.starts)
-    parts: list[Any] = []
-    for begin in range(0, options.starts, size):
-        index = np.minimum(np.arange(begin, begin + size), options.starts - 1)
-        part = run_starts(
-            posterior,
-            initial[index],
-            options.max_steps,
-            choice.least_squares,
-            choice.optimiser,
-        )
-        parts.append(jax.tree.map(np.asarray, part))
-        if progress is not None:
-            progress(min(begin + size, options.starts), options.starts, "starts")
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: options.starts], *parts)
-    return joined, initial
+    return _Choice(known.name, reason, known.squares, optimiser)
 
 
 @eqx.filter_jit

@@ -1,7 +1,6 @@
 """Writing results."""
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import h5py
 import numpy as np
 
 from simkit.results import Fit, Trajectory
+from simkit.store.atomic import refuse_existing, write_whole
 from simkit.store.datasets import write_attribute
 from simkit.store.schema import CONVENTIONS, ROOT_KINDS, RUN_GROUP, SCHEMA_VERSION, Form
 from simkit.store.tables import Place, write_table
@@ -38,9 +38,8 @@ def save(
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}.")
-    _refuse_existing(target, overwrite)
-    image = _image(result)
-    _replace(target, image, overwrite)
+    refuse_existing(target, overwrite)
+    write_whole(target, _image(result), overwrite)
 
 
 def _image(result: Trajectory | Fit) -> bytes:
@@ -63,38 +62,6 @@ def _image(result: Trajectory | Fit) -> bytes:
         write_table(Place(result, file, None, {}))
         file.flush()
         return file.id.get_file_image()
-
-
-def _replace(target: Path, image: bytes, overwrite: bool) -> None:
-    temporary = target.with_name(f".simkit-{secrets.token_hex(8)}.partial")
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(image)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _refuse_existing(target, overwrite)
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
-            error.filename = str(target)  # a full disk comes without one
-        raise
-    _sync_folder(target.parent)
-
-
-def _refuse_existing(target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists already; nothing was written.")
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name is on the disk only when the folder is; Windows has no such call.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _summary(result: Trajectory | Fit) -> str:

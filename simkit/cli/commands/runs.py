@@ -3,14 +3,17 @@
 import dataclasses
 import gc
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from simkit.cli.interruption import stopping
 from simkit.cli.options import run_options
 from simkit.cli.outcomes import FAILED, bad_input
-from simkit.cli.outputs import OutputFiles, make_folder, output_files, refuse_existing
+from simkit.cli.outputs import make_folder, output_files, refuse_existing
+from simkit.cli.running import Plan, Run, carry_out, existing_files, finished_result
 
 
 if TYPE_CHECKING:
@@ -22,49 +25,74 @@ if TYPE_CHECKING:
 @click.command()
 @run_options
 def simulate(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Solve the system of a CASE, or an ensemble of it, and write the result."""
-    loaded, files = _prepare(case, **options)
-    with _progress(quiet) as progress:
-        result = _with_command(_simulate(loaded, progress), "simulate", loaded)
-        written = _write(result, files, loaded, options["overwrite"], progress)
+    """Solve the system of a CASE, or an ensemble of it, and write the result.
+
+    Members are solved in segments, which are kept as they are finished: see --resume.
+    """
+    plan = _prepare("simulate", case, **options)
+    result, written = _carry_out(plan, _simulate, quiet)
     _finish(result, written, as_json, _all_succeeded(result))
 
 
 @click.command()
 @run_options
 def fit(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Fit the system of a CASE to its data and write the result."""
-    loaded, files = _prepare(case, needs_fit=True, **options)
-    with _progress(quiet) as progress:
-        result = _with_command(_fit(loaded, progress), "fit", loaded)
-        written = _write(result, files, loaded, options["overwrite"], progress)
+    """Fit the system of a CASE to its data and write the result.
+
+    Starts are run in segments, which are kept as they are finished: see --resume.
+    """
+    plan = _prepare("fit", case, **options)
+    result, written = _carry_out(plan, _fit, quiet)
     _finish(result, written, as_json, result.status == "converged")
 
 
 def _prepare(
+    command: str,
     path: Path,
     overrides: tuple[str, ...],
     seed: int | None,
     output: Path | None,
-    overwrite: bool,
-    needs_fit: bool = False,
-) -> "tuple[LoadedCase, OutputFiles]":
+    **options: Any,
+) -> Plan:
     """Refuse all that can be refused before jax is imported and time is spent."""
     from simkit.config.reader import read_case
     from simkit.config.table import read_measurements
 
     loaded = read_case(path, overrides)
-    if needs_fit and loaded.case.fit is None:
+    if command == "fit" and loaded.case.fit is None:
         raise bad_input(f"{loaded.source}: fit is missing, expected a [fit] table.")
     if seed is not None:
         loaded = read_case(path, (*overrides, *_seed_overrides(loaded, seed)))
     if loaded.case.data is not None:
         read_measurements(loaded)
-    files = output_files(path, output)
-    refuse_existing(files.result, overwrite)
-    make_folder(files.folder)
+    plan = Plan(command, loaded, output_files(path, output), **options)
+    refuse_existing(plan.files.result, plan.overwrite or plan.resume)
+    make_folder(plan.files.folder)
     _collect_garbage_seldom()
-    return loaded, files
+    return plan
+
+
+def _carry_out(
+    plan: Plan, compute: "Callable[[Plan, Run, Progress], Any]", quiet: bool
+) -> tuple[Any, dict[str, Any]]:
+    """The result and the files that were written, or those of a run that is finished."""
+    finished = finished_result(plan)
+    if finished is not None:
+        if not plan.is_first:
+            click.get_current_context().exit(0)
+        return finished, existing_files(plan.files)
+    from simkit.progress import terminal_progress
+
+    with (
+        stopping(plan.time_limit) as stop,
+        terminal_progress(enabled=plan.is_first and not quiet) as progress,
+    ):
+
+        def body(run: Run) -> tuple[Any, dict[str, Any]]:
+            result = _with_command(compute(plan, run, progress), plan)
+            return result, _write(result, plan, run, progress)
+
+        return carry_out(plan, stop, progress, body)
 
 
 def _collect_garbage_seldom() -> None:
@@ -94,9 +122,14 @@ def _seed_overrides(loaded: "LoadedCase", seed: int) -> list[str]:
     return [f"{key}={seed}" for key in keys]
 
 
-def _with_command(result: Any, name: str, loaded: "LoadedCase") -> Any:
-    """The result with the command line in its provenance, without the folders in it."""
-    words = ["simkit", name, loaded.path.name if loaded.path else ""]
+def _with_command(result: Any, plan: Plan) -> Any:
+    """The result with the command line in its provenance, without the folders in it.
+
+    Nor does it say whether the run was stopped on the way, or shared: the numbers are the
+    same.
+    """
+    loaded = plan.loaded
+    words = ["simkit", plan.command, loaded.path.name if loaded.path else ""]
     for override in loaded.overrides:
         words += ["--set", override]
     provenance = dataclasses.replace(result.provenance, command=shlex.join(words))
@@ -109,31 +142,19 @@ def _all_succeeded(result: "Trajectory") -> bool:
     return bool(np.all(result.succeeded))
 
 
-def _progress(quiet: bool) -> Any:
-    from simkit.progress import terminal_progress
-
-    return terminal_progress(enabled=not quiet)
-
-
-def _simulate(loaded: "LoadedCase", progress: "Progress") -> "Trajectory":
-    from simkit.cli.compilation_cache import use_compilation_cache
-
-    progress(0, 0, "starting jax")
-    use_compilation_cache()
+def _simulate(plan: Plan, run: Run, progress: "Progress") -> "Trajectory":
     from simkit.simulation import simulate as simulate_case
 
-    return simulate_case(loaded, progress=progress)
+    return simulate_case(
+        plan.loaded, progress=progress, checkpoint=run.checkpoint, mesh=run.mesh
+    )
 
 
-def _fit(loaded: "LoadedCase", progress: "Progress") -> "Fit":
-    from simkit.cli.compilation_cache import use_compilation_cache
-
-    progress(0, 0, "starting jax")
-    use_compilation_cache()
+def _fit(plan: Plan, run: Run, progress: "Progress") -> "Fit":
     from simkit.fitting.fit import fit as fit_case
 
-    result = fit_case(loaded, progress=progress)
-    wanted = loaded.case.uncertainty
+    result = fit_case(plan.loaded, progress=progress, checkpoint=run.checkpoint, mesh=run.mesh)
+    wanted = plan.loaded.case.uncertainty
     if wanted is None or result.status != "converged":
         return result
     from simkit.fitting.uncertainty import Laplace, uncertainty
@@ -150,11 +171,7 @@ def _fit(loaded: "LoadedCase", progress: "Progress") -> "Fit":
 
 
 def _write(
-    result: "Trajectory | Fit",
-    files: OutputFiles,
-    loaded: "LoadedCase",
-    overwrite: bool,
-    progress: "Progress",
+    result: "Trajectory | Fit", plan: Plan, run: Run, progress: "Progress"
 ) -> dict[str, Any]:
     """Write the result, the figures and the report; their paths as text.
 
@@ -162,10 +179,11 @@ def _write(
     """
     from simkit.store.writer import save
 
+    files = plan.files
     progress(0, 0, "writing")
-    save(result, files.result, overwrite=overwrite)
+    save(result, files.result, overwrite=plan.overwrite or run.may_replace)
     written: dict[str, Any] = {"result": str(files.result)}
-    output = loaded.case.output
+    output = plan.loaded.case.output
     if output.plots:
         from simkit.plots.collection import save_figures
 
