@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test check format docs bench bench-fit bench-optimisers bench-hessian bench-hybrid \
-	bench-scaling constraints generated clean
+	bench-scaling bench-ensemble constraints generated clean
 
 demo: $(STAMP)
 	$(BIN)/simkit fit data/lynx_hare/case.toml -o results/lynx_hare --overwrite
@@ -60,6 +60,9 @@ bench-hessian: $(STAMP)
 bench-hybrid: $(STAMP)
 	@mkdir -p results
 	$(BIN)/python benchmarks/hybrid_fit.py --picture results/hybrid_fit.png
+
+bench-ensemble: $(STAMP)
+	$(BIN)/python benchmarks/ensembles.py
 
 bench-scaling: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --repeats 50

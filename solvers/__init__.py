@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from solvers.ensemble.members import ensemble
 from solvers.gradients import Backsolve, Checkpointed, Forward, Replayed
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
+from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
     EulerMaruyama,
@@ -52,6 +53,7 @@ __all__ = [
     "Midpoint",
     "Milstein",
     "Replayed",
+    "Rodas5P",
     "ShARK",
     "Solution",
     "SolveError",

@@ -6,7 +6,7 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float, Int, Real
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -42,6 +42,7 @@ class Solution(eqx.Module):
       failed.
     - `statistics`: counts by name: `steps`, `accepted_steps`, `rejected_steps`.
     - `interpolation`: dense output, or `None` where it was not asked for.
+    - `engine`, `engine_reason`: what computed an ensemble, and why that.
     """
 
     times: Real[Array, " times"]
@@ -51,6 +52,8 @@ class Solution(eqx.Module):
     final_state: Float[Array, " states"]
     statistics: dict[str, Array]
     interpolation: diffrax.DenseInterpolation | None = None
+    engine: str = eqx.field(default="diffrax", static=True)
+    engine_reason: str = eqx.field(default="", static=True)
 
     def evaluate(self, t: Real[Array, ""]) -> Float[Array, " states"]:
         """The state at any time of the span; needs `solve(..., dense=True)`."""
@@ -68,6 +71,12 @@ def status_names() -> tuple[str, ...]:
     """Short names of all statuses, indexed by their number."""
     members = {int(item._value): name for name, item in RESULTS._name_to_item.items()}
     return tuple(members[i] for i in range(len(members)))
+
+
+def status_from(code: Int[Array, "..."]) -> Any:
+    """The member of `RESULTS` with this number, as it is inside compiled programs."""
+    status = RESULTS.promote(diffrax.RESULTS.successful)
+    return eqx.tree_at(lambda s: s._value, status, code)
 
 
 def describe_status(name: str) -> str:

@@ -125,7 +125,14 @@ class TestKeys:
     method = Milstein(step=1 / 16)
 
     def test_member_draws_from_its_folded_key(self, key):
-        found = ensemble(self.problem, self.method, key=key, members=6, save_at=[0.5, 1.0])
+        found = ensemble(
+            self.problem,
+            self.method,
+            key=key,
+            members=6,
+            save_at=[0.5, 1.0],
+            engine="diffrax",
+        )
         for member in (0, 5):
             folded = jax.random.fold_in(key, member)
             single = solve(self.problem, self.method, save_at=[0.5, 1.0], key=folded)

@@ -43,9 +43,10 @@ _SECTIONS = {
     ),
     "Optimisers": (
         "sk.solvers.optimisers",
-        "optimise LeastSquares Minimisation Optimum STOP OptimisationError LevenbergMarquardt "
-        "TrustRegionNewton CubicNewton NewtonCG LBFGSB AdaHessian Sophia NaturalGradient "
-        "Composite Optax Batches Rows SoftL1 Huber Cauchy Arctan",
+        "optimise optimise_many LeastSquares Minimisation Optimum Optima Abandonment STOP "
+        "OptimisationError LevenbergMarquardt TrustRegionNewton CubicNewton NewtonCG LBFGSB "
+        "AdaHessian Sophia NaturalGradient Composite Optax Batches Rows SoftL1 Huber Cauchy "
+        "Arctan",
     ),
     "Curvature": (
         "sk.solvers.curvature",

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from solvers.ensemble.choice import check_engine
+from solvers.ensemble.flatten import vary
+from solvers.ensemble.together import solve_together
 from solvers.gradients import AbstractGradient, Replayed, words_for_refusals
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.compatibility import check_gradient, check_method
 from solvers.problem import InitialValueProblem, is_stochastic
 from solvers.solution import Solution, raise_on_failure
-from solvers.solve import saved_times, solve
+from solvers.solve import saved_times
 from systems.base import replace_parameters
 
 
@@ -29,8 +32,10 @@ def ensemble(
     initial_states: Float[ArrayLike, "members states"] | None = None,
     key: PRNGKeyArray | None = None,
     members: int | None = None,
+    first: ArrayLike = 0,
     save_at: ArrayLike | Sequence[float] | None = None,
     gradient: AbstractGradient | None = None,
+    engine: str = "auto",
     segment: int | None = None,
     progress: Progress | None = None,
     throw: bool = False,
@@ -46,6 +51,13 @@ def ensemble(
     - `key`: the key of a stochastic ensemble. Member `i` draws from
       `fold_in(key, i)`, so that its path depends on the key and its number alone.
     - `members`: how many, where nothing but the key varies.
+    - `first`: the number of the first of these members, where they are a part of a larger
+      ensemble: member `i` of it then draws from `fold_in(key, first + i)`.
+    - `engine`: what solves them. `"native"` is a kernel compiled from the law (on a CPU,
+      with the extra `native`), `"lanes"` the same in plain JAX, `"diffrax"` every member
+      by diffrax side by side; `"auto"` takes the fastest that can serve, and the solution
+      says in `engine` and `engine_reason` which and why. Adaptive steps are the same on
+      all; the noise of stochastic members is each engine's own.
     - `segment`: how many members are solved between two calls of `progress`; a smaller
       number also wastes less time on members that wait for the slowest. Default: all.
     - `progress`: called as `progress(done, total, "members")` outside compiled code.
@@ -54,10 +66,11 @@ def ensemble(
 
     **Returns:** a [`Solution`][solvers.solution.Solution] with a leading axis of members.
 
-    **Raises:** `ValueError` if sizes disagree or nothing says how many members there are,
-    `KeyError` for an unknown parameter.
+    **Raises:** `ValueError` if sizes disagree, nothing says how many members there are, or
+    an engine asked for by name cannot serve; `KeyError` for an unknown parameter.
     """
     check_method(problem.system, method)
+    check_engine(engine)
     gradient = Replayed() if gradient is None else gradient
     check_gradient(method, gradient, dense=False)
     varied = {
@@ -66,7 +79,7 @@ def ensemble(
     starts = None if initial_states is None else jnp.asarray(initial_states, dtype=float)
     count = _count(problem, varied, starts, members)
     replace_parameters(problem.system, dict.fromkeys(varied, 0.0))  # names are known
-    keys = _member_keys(problem, key, count)
+    keys = _member_keys(problem, key, count, first)
     times = saved_times(problem, save_at)
     axes = (varied, starts, keys)
     if segment is not None and segment < 1:
@@ -76,7 +89,7 @@ def ensemble(
     for begin in range(0, count, size):
         part = _take(axes, begin, size, count)
         with words_for_refusals(gradient):
-            solution = _solve_members(problem, method, part, times, gradient)
+            solution = _solve_members(problem, method, part, times, gradient, engine)
         if progress is not None:
             jax.block_until_ready(solution.states)
             progress(min(begin + size, count), count, "members")
@@ -117,7 +130,7 @@ def _count(
 
 
 def _member_keys(
-    problem: InitialValueProblem, key: PRNGKeyArray | None, count: int
+    problem: InitialValueProblem, key: PRNGKeyArray | None, count: int, first: ArrayLike
 ) -> PRNGKeyArray | None:
     if not is_stochastic(problem):
         if key is not None:
@@ -125,12 +138,12 @@ def _member_keys(
         return None
     if key is None:
         raise ValueError("A stochastic ensemble needs a `key`, e.g. jax.random.key(0).")
-    return _fold_in(key, count)
+    return _fold_in(key, count, jnp.asarray(first))
 
 
 @eqx.filter_jit
-def _fold_in(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+def _fold_in(key: PRNGKeyArray, count: int, first: Array) -> PRNGKeyArray:
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
 
 
 def _take(axes: Any, begin: int, size: int, count: int) -> Any:
@@ -156,13 +169,7 @@ def _solve_members(
     axes: tuple[dict[str, Array], Array | None, PRNGKeyArray | None],
     times: Array,
     gradient: AbstractGradient,
+    engine: str,
 ) -> Solution:
-    def member(axis: Any) -> Solution:
-        parameters, start, key = axis
-        system = replace_parameters(problem.system, parameters)
-        one = eqx.tree_at(lambda p: p.system, problem, system)
-        if start is not None:
-            one = eqx.tree_at(lambda p: p.initial_state, one, start)
-        return solve(one, method, save_at=times, gradient=gradient, key=key, throw=False)
-
-    return jax.vmap(member)(axes)
+    varied, starts, keys = axes
+    return solve_together(*vary(problem, varied, starts), method, times, gradient, engine, keys)

@@ -1,0 +1,1 @@
+"""Ensembles as compiled kernels: scalar programs become vector code around a whole solve."""

@@ -1,0 +1,86 @@
+"""Many problems of one law solved together, by the engine that serves."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from solvers.ensemble.choice import compute
+from solvers.ensemble.flatten import flatten, key_words
+from solvers.ensemble.law import Answer
+from solvers.ensemble.sensitivities import Engine, answer
+from solvers.gradients import AbstractGradient, Forward, Replayed
+from solvers.integrators.base import AbstractMethod
+from solvers.problem import InitialValueProblem
+from solvers.solution import Solution, status_from
+from solvers.solve import solve
+
+
+def solve_together(
+    problem: InitialValueProblem,
+    moves: Any,
+    method: AbstractMethod,
+    times: Array,
+    gradient: AbstractGradient,
+    engine: str,
+    keys: PRNGKeyArray | None = None,
+) -> Solution:
+    """Solve the members of a problem, inside a compiled program.
+
+    **Arguments:**
+
+    - `problem`: with a leading axis of members on some of its arrays.
+    - `moves`: the same tree, with a truth for each array: whether it has that axis.
+    - `times`: saved times, for all or with an axis of members.
+    - `gradient`: with one that is not `Replayed()` or `Forward()` diffrax serves alone.
+    - `engine`: see [`ensemble`][solvers.ensemble.members.ensemble].
+    - `keys`: one for each member of a stochastic problem.
+
+    **Raises:** `EngineRefusal` if an engine asked for by name cannot serve.
+    """
+    moving, still = eqx.partition(problem, moves)
+    count = len(jax.tree.leaves((moving, keys))[0])
+    obstacle = None
+    if not isinstance(gradient, Replayed | Forward):
+        obstacle = f"{type(gradient).__name__}() is a way of diffrax's to differentiate."
+    elif getattr(method, "path_resolution", None) is not None:
+        obstacle = "Only diffrax draws a Wiener path down to a `path_resolution`."
+
+    def ask(run: Engine) -> Answer:
+        law, leaves = flatten(problem, moves, count, times)
+        return answer(run, law, method, leaves, key_words(keys))
+
+    chosen = compute(engine, ask, obstacle)
+    if chosen.answer is not None:
+        return _package(chosen.answer, times, chosen.engine, chosen.reason)
+
+    def member(moving: Any, times: Array, key: Any) -> Solution:
+        one = eqx.combine(moving, still)
+        return solve(one, method, save_at=times, gradient=gradient, key=key, throw=False)
+
+    solution = jax.vmap(member, (0, 0 if times.ndim == 2 else None, 0))(moving, times, keys)
+    return dataclasses.replace(solution, engine=chosen.engine, engine_reason=chosen.reason)
+
+
+def _package(found: Answer, times: Array, engine: str, reason: str) -> Solution:
+    return Solution(
+        times=jnp.broadcast_to(times, found.saved.shape[:2]),
+        states=found.saved,
+        status=status_from(found.status),
+        final_time=found.final_time,
+        final_state=found.final_state,
+        statistics=_counts(found.accepted, found.rejected),
+        engine=engine,
+        engine_reason=reason,
+    )
+
+
+def _counts(accepted: Int[Array, " N"], rejected: Int[Array, " N"]) -> dict[str, Array]:
+    return {
+        "steps": accepted + rejected,
+        "accepted_steps": accepted,
+        "rejected_steps": rejected,
+    }
