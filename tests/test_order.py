@@ -11,6 +11,7 @@ import solvers
 from solvers.gradients import Forward
 from solvers.integrators.base import AbstractDeterministicMethod, AbstractStochasticMethod
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
+from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
     EulerMaruyama,
@@ -51,6 +52,7 @@ STEPS = {
     Kvaerno3: [1 / 20, 1 / 40, 1 / 80],
     Kvaerno4: [1 / 10, 1 / 20, 1 / 40],
     Kvaerno5: [1 / 8, 1 / 16, 1 / 32],
+    Rodas5P: [1 / 8, 1 / 16, 1 / 32],
 }
 
 

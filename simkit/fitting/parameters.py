@@ -78,11 +78,14 @@ class Parameters(eqx.Module):
         )
 
     def unbounded(self, values: Sequence[float]) -> np.ndarray:
-        """From parameters in their units to the optimiser's vector."""
+        """From parameters in their units to the optimiser's vector.
+
+        What lies on a bound to rounding stands as near to it as draws of starts do.
+        """
         pairs = zip(self.entries, values, strict=True)
-        return np.array(
-            [float(entry.transform.to_unbounded(np.array(v))) for entry, v in pairs]
-        )
+        with np.errstate(divide="ignore"):
+            x = [float(entry.transform.to_unbounded(np.array(v))) for entry, v in pairs]
+        return np.array([math.copysign(40.0, v) if math.isinf(v) else v for v in x])
 
     def log_prior(self, p: Float[Array, " parameters"]) -> Float[Array, ""]:
         """Logarithm of the prior density of the parameters in their units.

@@ -71,7 +71,9 @@ def _status(posterior: Posterior, outcome: StartOutcome, i: int) -> str:
     if np.any(moved) and np.all(outcome.information[i][moved] < INFORMATION_TOLERANCE):
         return "stuck where the predictions do not depend on the parameters"
     reason = stop_names()[int(outcome.stop._value[i])]
-    if reason in _NOT_CONVERGED:
+    # At a bound a parameter loses its influence, on the optimiser's scale, for good reason.
+    at_bound = reason == "flat" and np.any(bounded(posterior, outcome.x[i]))
+    if reason in _NOT_CONVERGED and not at_bound:
         return _NOT_CONVERGED[reason]
     if np.max(np.abs(gradient)) <= GRADIENT_TOLERANCE:
         return "converged"
