@@ -105,10 +105,27 @@ def test_the_same_case_gives_the_same_bits(runs):
     assert len(compared) > 30
 
 
+LOOP = 0.13
+"""Seconds of the loop below where the limit of fifteen seconds was set."""
+
+
+def slowness() -> float:
+    """How much slower this machine runs Python than that one; at least one.
+
+    Machines that are lent differ: the same commit took 11 s on one and 30 s on another.
+    """
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        sum(i * i for i in range(3_000_000))
+        seconds.append(time.perf_counter() - begun)
+    return max(1.0, min(seconds) / LOOP)
+
+
 def test_a_second_fit_takes_under_fifteen_seconds(runs):
     """64 starts with uncertainty, figures and report, programs kept from the first run."""
     seconds = runs[2]
-    assert min(seconds[1:]) < 15.0, seconds
+    assert min(seconds[1:]) < 15.0 * slowness(), seconds
 
 
 def test_a_failed_solve_is_told_and_kept(tmp_path):
