@@ -72,7 +72,7 @@ def _status(posterior: Posterior, outcome: StartOutcome, i: int) -> str:
         return "stuck where the predictions do not depend on the parameters"
     reason = stop_names()[int(outcome.stop._value[i])]
     # At a bound a parameter loses its influence, on the optimiser's scale, for good reason.
-    at_bound = reason == "flat" and np.any(bounded(posterior, outcome.x[i]))
+    at_bound = reason == "flat" and np.any(bounded(posterior, np.asarray(outcome.x[i])))
     if reason in _NOT_CONVERGED and not at_bound:
         return _NOT_CONVERGED[reason]
     if np.max(np.abs(gradient)) <= GRADIENT_TOLERANCE:
