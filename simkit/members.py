@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 from simkit.experiment import Experiment
 from simkit.progress import Progress
 from simkit.segments import Checkpoint, Rows, compute_in_segments, default_segment
-from solvers.ensemble.members import ensemble
+from solvers.ensemble.members import count_members, ensemble
 from solvers.integrators.base import AbstractMethod
 from solvers.per_shard import Kind, evaluate
 from solvers.problem import InitialValueProblem, is_stochastic
@@ -80,7 +80,7 @@ def solve_members(
     **Raises:** `ValueError` if the sizes disagree, and what `compute_in_segments` raises.
     """
     problem = experiment.problem()
-    count = _count(parameters, initial_states, members)
+    count = count_members(problem, parameters, initial_states, members)
     if segment is not None and segment < 1:
         raise ValueError(f"`segment` is {segment}, expected a number of at least 1.")
     key = _key(problem, seed)
@@ -97,25 +97,6 @@ def solve_members(
 
     size = segment or default_segment(count, LEAST_SEGMENT)
     return compute_in_segments(compute, count, size, "members", checkpoint, progress)
-
-
-def _count(
-    parameters: Mapping[str, np.ndarray],
-    initial_states: np.ndarray | None,
-    members: int | None,
-) -> int:
-    sizes = {f"parameters[{name!r}]": value.shape[:1] for name, value in parameters.items()}
-    if initial_states is not None:
-        sizes["initial_states"] = initial_states.shape[:1]
-    if members is not None:
-        sizes["members"] = (members,)
-    if len(set(sizes.values())) > 1 or () in sizes.values():
-        told = ", ".join(f"{k}: {size[0] if size else 'none'}" for k, size in sizes.items())
-        raise ValueError(f"The numbers of members disagree ({told}).")
-    count = next(iter(sizes.values()))[0]
-    if count < 1:
-        raise ValueError("There are no members: give at least one.")
-    return count
 
 
 def _key(problem: InitialValueProblem, seed: int) -> PRNGKeyArray | None:

@@ -54,7 +54,7 @@ def compute(engine: str, ask: Callable[[Engine], Answer], obstacle: str | None) 
     for name, praise in _BY_SPEED:
         try:
             return Chosen(ask(_engine(name)), name, " ".join([*refusals, praise]))
-        except (EngineRefusal, ModuleNotFoundError) as refusal:
+        except EngineRefusal as refusal:
             refusals.append(f"Not {name}: {refusal}")
     return Chosen(None, "diffrax", " ".join(refusals))
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real, UInt32
 
 
@@ -38,6 +40,28 @@ class Law(eqx.Module):
     noises: int = eqx.field(static=True)
     diagonal: bool = eqx.field(static=True)
     controlled: int = eqx.field(static=True)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of what the functions take: time, states, varied and shared numbers."""
+        return (), (self.states,), (self.varied,), (self.shared,)
+
+    def rate(self, t: Any, y: Any, varied: Any, shared: Any) -> Any:
+        """The partial derivative of the drift with respect to time."""
+
+        def at(time: Any) -> Any:
+            return self.drift(time, y, varied, shared)
+
+        return jax.jvp(at, (t,), (jnp.ones_like(t),))[1]
+
+    def bend(self, t: Any, y: Any, varied: Any, shared: Any) -> Any:
+        """The derivative of diagonal diffusion along itself, g times its slope."""
+        diffusion: Any = self.diffusion
+
+        def of_state(y: Any) -> Any:
+            return diffusion(t, y, varied, shared)
+
+        return jax.jvp(of_state, (y,), (of_state(y),))[1]
 
 
 class Question(eqx.Module):

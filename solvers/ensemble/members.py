@@ -77,7 +77,7 @@ def ensemble(
         name: jnp.asarray(value, dtype=float) for name, value in (parameters or {}).items()
     }
     starts = None if initial_states is None else jnp.asarray(initial_states, dtype=float)
-    count = _count(problem, varied, starts, members)
+    count = count_members(problem, varied, starts, members)
     replace_parameters(problem.system, dict.fromkeys(varied, 0.0))  # names are known
     keys = _member_keys(problem, key, count, first)
     times = saved_times(problem, save_at)
@@ -100,12 +100,16 @@ def ensemble(
     return solution
 
 
-def _count(
+def count_members(
     problem: InitialValueProblem,
-    parameters: dict[str, Array],
-    starts: Array | None,
+    parameters: Mapping[str, Any],
+    starts: Any | None,
     members: int | None,
 ) -> int:
+    """How many members there are, by the leading axes of what varies among them.
+
+    Raises `ValueError` if these disagree, or nothing says how many there are.
+    """
     sizes = {f"parameters[{name!r}]": value.shape[:1] for name, value in parameters.items()}
     if starts is not None:
         states = len(problem.system.states)

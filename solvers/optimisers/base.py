@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class STOP(optx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -275,6 +275,11 @@ def _pieces(problem: Any, method: Any, args: PyTree, start: PyTree) -> Any:
         return bare(y, args), None
 
     return function, jax.eval_shape(lambda y: bare(y, args), start)
+
+
+def choose(condition: Bool[Array, ""], one: Any, other: Any) -> Any:
+    """`one` where the condition holds, else `other`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def half_sum_of_squares(residuals: PyTree) -> Float[Array, ""]:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from solvers.optimisers.flat_objective import Scalar, Vector, binding, choose
+from solvers.optimisers.base import choose
+from solvers.optimisers.flat_objective import Scalar, Vector, binding
 from solvers.optimisers.subproblems import norm_of
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from solvers.optimisers.base import STOP, full_bounds, is_running, to_optimistix
+from solvers.optimisers.base import STOP, choose, full_bounds, is_running, to_optimistix
 from solvers.optimisers.batches import Batches, first_order
 
 
@@ -149,11 +149,6 @@ def all_finite(*trees: PyTree) -> Bool[Array, ""]:
     """Whether all numbers are finite."""
     leaves = jax.tree.leaves(trees)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
-    """One of two pytrees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def project(y: PyTree, options: dict[str, Any]) -> PyTree:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from solvers.optimisers.base import choose
 from solvers.optimisers.batches import Batches
 from solvers.optimisers.descent import (
     AbstractDescent,
@@ -21,7 +22,6 @@ from solvers.optimisers.descent import (
     advance,
     all_finite,
     begin,
-    choose,
     draw,
     observe,
     value_and_gradient,

@@ -8,15 +8,8 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Int, PyTree
 
-from solvers.optimisers.base import STOP, is_running, to_optimistix
-from solvers.optimisers.flat_objective import (
-    FlatObjective,
-    Scalar,
-    Vector,
-    choose,
-    empty_aux,
-    flatten,
-)
+from solvers.optimisers.base import STOP, choose, is_running, to_optimistix
+from solvers.optimisers.flat_objective import FlatObjective, Scalar, Vector, empty_aux, flatten
 from solvers.optimisers.subproblems import norm_of
 
 

@@ -118,11 +118,6 @@ def empty_aux(aux_struct: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), aux_struct)
 
 
-def choose(condition: Bool[Array, ""], one: Any, other: Any) -> Any:
-    """`one` where the condition holds, else `other`, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
-
-
 def binding(x: Vector, gradient: Vector, lower: Vector, upper: Vector) -> Bool[Array, " n"]:
     """Which parameters stand at a bound that the objective pushes them against."""
     held_below = (x <= lower) & (gradient > 0)

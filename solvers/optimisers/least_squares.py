@@ -21,7 +21,14 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from solvers.optimisers.base import STOP, full_bounds, has_converged, is_running, to_optimistix
+from solvers.optimisers.base import (
+    STOP,
+    choose,
+    full_bounds,
+    has_converged,
+    is_running,
+    to_optimistix,
+)
 from solvers.optimisers.damping import damped_step, model_change, solve_damped
 from solvers.optimisers.final_steps import final_steps
 from solvers.optimisers.local_model import (
@@ -170,7 +177,7 @@ class LevenbergMarquardt(optx.AbstractLeastSquaresSolver):
             lower_now, differentiate, lambda: (state.model, jnp.asarray(False))
         )
         accepted = lower_now & finite
-        model = _choose(accepted, model, state.model)
+        model = choose(accepted, model, state.model)
         fall = jnp.where(jnp.isfinite(fall) & (finite | ~lower_now), fall, -jnp.inf)
         counts = _Counts(
             state.counts.functions + 1,
@@ -184,7 +191,7 @@ class LevenbergMarquardt(optx.AbstractLeastSquaresSolver):
             jnp.where(accepted, 0, state.rejections + 1),
             counts,
             state.stop,
-            _choose(accepted, aux, state.aux),
+            choose(accepted, aux, state.aux),
         )
         after = eqx.tree_at(
             lambda s: s.stop, after, self._reason(after, trial, fall, accepted, state, flat)
@@ -335,10 +342,6 @@ class LevenbergMarquardt(optx.AbstractLeastSquaresSolver):
             stop = STOP.where(condition, reason, stop)
         stop = STOP.where(~is_running(stop) & model.flat, STOP.flat, stop)
         return STOP.where(state.first & ~accepted, STOP.nonfinite_start, stop)
-
-
-def _choose(condition: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _flat_residuals(fn: Any, y: PyTree, args: PyTree) -> tuple[Any, Any]:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from solvers.optimisers.flat_objective import Scalar, Vector, choose
+from solvers.optimisers.base import choose
+from solvers.optimisers.flat_objective import Scalar, Vector
 
 
 class Pairs(NamedTuple):

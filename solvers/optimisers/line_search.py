@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from solvers.optimisers.flat_objective import Scalar, Vector, choose, rounding
+from solvers.optimisers.base import choose
+from solvers.optimisers.flat_objective import Scalar, Vector, rounding
 
 
 SUFFICIENT, FLATTER = 1e-4, 0.9

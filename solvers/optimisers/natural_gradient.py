@@ -17,14 +17,9 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from solvers.optimisers.base import (
-    STOP,
-    full_bounds,
-    is_running,
-    to_optimistix,
-)
+from solvers.optimisers.base import STOP, choose, full_bounds, is_running, to_optimistix
 from solvers.optimisers.composite import Composite
-from solvers.optimisers.descent import all_finite, choose
+from solvers.optimisers.descent import all_finite
 
 
 class _Step(eqx.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Int, PyTree
 
-from solvers.optimisers.base import STOP, is_running
+from solvers.optimisers.base import STOP, choose, is_running
 from solvers.optimisers.flat_minimiser import (
     AbstractFlatMinimiser,
     Record,
@@ -20,7 +20,6 @@ from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
     Vector,
-    choose,
     clip_to_bounds,
     decrease,
     rounding,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, PyTree
 
-from solvers.optimisers.base import STOP
+from solvers.optimisers.base import STOP, choose
 from solvers.optimisers.curvature_probe import (
     Finding,
     Probe,
@@ -25,7 +25,6 @@ from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
     Vector,
-    choose,
     clip_to_bounds,
     rounding,
 )

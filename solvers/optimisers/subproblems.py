@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from solvers.optimisers.flat_objective import Matrix, Scalar, Vector, binding, choose
+from solvers.optimisers.base import choose
+from solvers.optimisers.flat_objective import Matrix, Scalar, Vector, binding
 
 
 class Length(NamedTuple):

@@ -10,7 +10,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int, PyTree
 
-from solvers.optimisers.base import STOP
+from solvers.optimisers.base import STOP, choose
 from solvers.optimisers.conjugate_gradients import (
     Quadratic,
     TruncatedStep,
@@ -25,7 +25,6 @@ from solvers.optimisers.flat_objective import (
     FlatObjective,
     Scalar,
     Vector,
-    choose,
     clip_to_bounds,
     decrease,
     rounding,

@@ -7,14 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from solvers.ensemble.lanes.fields import Lanes
-
-
-SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
-"""Of diffrax's `PIDController`."""
-
-FIRST_LENGTH = 0.01
-"""Of the first step. Diffrax 0.7.2 has a rule for it, which it does not apply: it looks
-for a term that it has wrapped before."""
+from solvers.ensemble.stepping import GROW, SAFETY, SHRINK
 
 
 class Tolerance(NamedTuple):

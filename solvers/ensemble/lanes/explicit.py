@@ -14,6 +14,7 @@ from solvers.ensemble.law import Law
 from solvers.ensemble.scalarise.evaluate import evaluate
 from solvers.ensemble.scalarise.program import Program
 from solvers.ensemble.scalarise.walk import scalarise
+from solvers.ensemble.stepping import error_order
 
 
 TOGETHER = 3
@@ -65,8 +66,7 @@ def explicit_rule(law: Law, solver: diffrax.AbstractERK) -> Rule:
         )
 
     begin = drift if tableau.fsal else nothing
-    terms: Any = diffrax.ODETerm(lambda t, y, args: y)
-    return Rule(drift, begin, advance, between, float(solver.error_order(terms)))  # pyright: ignore
+    return Rule(drift, begin, advance, between, error_order(solver))
 
 
 def dense_program(solver: diffrax.AbstractERK) -> Program:

@@ -39,9 +39,8 @@ traced once and called."""
 
 def program_of(function: Flat, law: Law, limit: int | None = None) -> Program | None:
     """The program of a function of the law, `None` if it has none."""
-    shapes = ((), (law.states,), (law.varied,), (law.shared,))
     try:
-        return scalarise(function, *shapes, **({} if limit is None else {"limit": limit}))
+        return scalarise(function, *law.shapes, **({} if limit is None else {"limit": limit}))
     except NotScalarisable:
         return None
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from solvers.ensemble.lanes.control import FIRST_LENGTH, Tolerance, just_before
+from solvers.ensemble.lanes.control import Tolerance, just_before
 from solvers.ensemble.lanes.fields import Lanes, Point, columns
 from solvers.ensemble.lanes.rule import Rule
 from solvers.ensemble.law import Law, Question
+from solvers.ensemble.stepping import FIRST_LENGTH
 
 
 class Plan(NamedTuple):

@@ -38,7 +38,7 @@ Solve = Callable[[Any, Lanes], Lanes]
 def rosenbrock_rule(law: Law, tableau: RosenbrockTableau, order: float) -> Rule:
     """The method of a tableau."""
     drift = over_lanes(law.drift, law)
-    rate = over_lanes(_by_time(law), law)
+    rate = over_lanes(law.rate, law)
     factorise, solve = _linear_system(law, tableau)
 
     def stage(number: int) -> Any:
@@ -83,13 +83,6 @@ def rosenbrock_rule(law: Law, tableau: RosenbrockTableau, order: float) -> Rule:
         )
 
     return Rule(drift, nothing, advance, between, order)
-
-
-def _by_time(law: Law) -> Any:
-    def rate(t: Any, y: Any, varied: Any, shared: Any) -> Any:
-        return jax.jvp(lambda t: law.drift(t, y, varied, shared), (t,), (jnp.ones_like(t),))[1]
-
-    return rate
 
 
 def _linear_system(law: Law, tableau: RosenbrockTableau) -> tuple[Factorise, Solve]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -98,7 +97,7 @@ def _milstein(law: Law, drift: LaneFunction, diffusion: LaneFunction, ito: bool)
     euler = _euler(law, drift, diffusion)
     if not law.diagonal:  # which for this method means that it is additive
         return euler
-    bend = over_lanes(_along_itself(law), law)
+    bend = over_lanes(law.bend, law)
 
     def advance(span: Span, y: Lanes, carried: Lanes) -> Step:
         increments, slopes = _increments(law, span), bend(span.at(0.0, y))
@@ -112,16 +111,3 @@ def _milstein(law: Law, drift: LaneFunction, diffusion: LaneFunction, ito: bool)
         return Step(after, (), None)
 
     return advance
-
-
-def _along_itself(law: Law) -> Any:
-    """The derivative of the diffusion along itself."""
-    function: Any = law.diffusion
-
-    def derivative(t: Any, y: Any, varied: Any, shared: Any) -> Any:
-        def of_state(y: Any) -> Any:
-            return function(t, y, varied, shared)
-
-        return jax.jvp(of_state, (y,), (of_state(y),))[1]
-
-    return derivative

@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 from solvers.ensemble.native.explicit import Span, Step
 from solvers.ensemble.native.functions import quick_power
 from solvers.ensemble.native.worker import Worker
-
-
-FIRST_LENGTH = 0.01
-"""What diffrax begins with: its search for a better one is for plain `ODETerm`s alone, and
-it wraps all terms to give them a direction of time before."""
-
-SAFETY, SMALLEST_FACTOR, LARGEST_FACTOR = 0.9, 0.2, 10.0
+from solvers.ensemble.stepping import FIRST_LENGTH, GROW, SAFETY, SHRINK
 
 
 class Control(NamedTuple):
@@ -63,8 +57,8 @@ def adapt(w: Worker, where: Span, y: Any, step: Step) -> Control:
     # Beyond these bounds the factor is at its limits; no number counts as a large error.
     bounded = b.maximum(b.minimum(square, b.real(1e60)), b.real(1e-60))
     factor = b.mul(b.real(SAFETY), quick_power(b, bounded, -0.5 / plan.order))
-    lowest = b.select(keep, one, b.real(SMALLEST_FACTOR))
-    highest = b.select(keep, b.real(LARGEST_FACTOR), b.real(SAFETY))
+    lowest = b.select(keep, one, b.real(SHRINK))
+    highest = b.select(keep, b.real(GROW), b.real(SAFETY))
     factor = b.minimum(b.maximum(factor, lowest), highest)
     begin = b.select(keep, where.end, where.begin)
     end = b.fma(where.length, factor, begin)

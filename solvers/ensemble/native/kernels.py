@@ -18,9 +18,10 @@ from solvers.ensemble.native.registry import Kernel, registry
 from solvers.ensemble.scalarise.linear import linear_solver
 from solvers.ensemble.scalarise.program import Program
 from solvers.ensemble.scalarise.walk import scalarise
+from solvers.ensemble.stepping import error_order
 from solvers.integration import has_constant_steps, steps_on_saves
 from solvers.integrators.base import AbstractMethod
-from solvers.integrators.rosenbrock import Rodas5P, dense_weights
+from solvers.integrators.rosenbrock import RODAS5P, Rodas5P, dense_weights
 from solvers.integrators.stochastic import (
     EulerMaruyama,
     Milstein,
@@ -64,9 +65,9 @@ def plan_for(law: Law, method: AbstractMethod) -> Plan:
         numbers: Any = _stochastic(law, method)
         order = 1.0
     elif isinstance(method, Rodas5P):
-        numbers, order = _rosenbrock(law), _error_order(stepper)
+        numbers, order = _rosenbrock(law), error_order(stepper)
     elif isinstance(stepper, diffrax.AbstractERK) and not hasattr(stepper.tableau, "tableaus"):
-        numbers, order = _explicit(law, stepper), _error_order(stepper)
+        numbers, order = _explicit(law, stepper), error_order(stepper)
     else:
         name = type(method).__name__
         raise EngineRefusal(f"It has no kernel for the method {name}.")
@@ -84,17 +85,8 @@ def plan_for(law: Law, method: AbstractMethod) -> Plan:
     )
 
 
-def _error_order(stepper: Any) -> float:
-    term = diffrax.ODETerm(lambda t, y, args: y)
-    return float(stepper.error_order(term))
-
-
-def _shapes(law: Law) -> tuple[tuple[int, ...], ...]:
-    return (), (law.states,), (law.varied,), (law.shared,)
-
-
 def _drift(law: Law) -> Program:
-    return scalarise(law.drift, *_shapes(law))
+    return scalarise(law.drift, *law.shapes)
 
 
 def _explicit(law: Law, stepper: Any) -> Explicit:
@@ -130,15 +122,9 @@ def _dense(kind: Any) -> Program:
 
 
 def _rosenbrock(law: Law) -> Rosenbrock:
-    tableau, shapes = Rodas5P().stepper().tableau, _shapes(law)  # pyright: ignore
-    jacobian = scalarise(jax.jacfwd(law.drift, argnums=1), *shapes)
+    tableau = RODAS5P
+    jacobian = scalarise(jax.jacfwd(law.drift, argnums=1), *law.shapes)
     solver = linear_solver(jacobian, law.states)
-
-    def rate(t: Any, y: Any, varied: Any, shared: Any) -> Any:
-        def at(time: Any) -> Any:
-            return law.drift(time, y, varied, shared)
-
-        return jax.jvp(at, (t,), (jnp.ones_like(t),))[1]
 
     def weights(fraction: Any) -> Any:
         difference, stages = dense_weights(tableau, fraction)
@@ -146,7 +132,7 @@ def _rosenbrock(law: Law) -> Rosenbrock:
 
     return Rosenbrock(
         drift=_drift(law),
-        rate=scalarise(rate, *shapes),
+        rate=scalarise(law.rate, *law.shapes),
         factors=solver.factorise,
         solve=solver.solve,
         gamma=tableau.gamma,
@@ -171,16 +157,11 @@ def _stochastic(law: Law, method: Any) -> Stochastic:
         kind = "euler"
 
     def together(t: Any, y: Any, varied: Any, shared: Any) -> Any:
-        def of_state(y: Any) -> Any:
-            return diffusion(t, y, varied, shared)
+        at = (t, y, varied, shared)
+        parts = [law.drift(*at), jnp.ravel(diffusion(*at))]
+        return [*parts, law.bend(*at)] if corrected else parts
 
-        noise = of_state(y)
-        parts = [law.drift(t, y, varied, shared), jnp.ravel(noise)]
-        if corrected:
-            parts.append(jax.jvp(of_state, (y,), (noise,))[1])
-        return parts
-
-    return Stochastic(kind, scalarise(together, *_shapes(law)))
+    return Stochastic(kind, scalarise(together, *law.shapes))
 
 
 def _floats(row: Any) -> tuple[float, ...]:
