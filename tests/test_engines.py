@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from solvers.ensemble import sensitivities
 from solvers.ensemble.law import EngineRefusal
 from solvers.ensemble.members import ensemble
-from solvers.gradients import Checkpointed
+from solvers.ensemble.together import solve_alone
+from solvers.gradients import Checkpointed, Forward
 from solvers.integrators.deterministic import Tsit5
 from solvers.integrators.stiff import Kvaerno5
 from solvers.problem import InitialValueProblem
@@ -153,3 +155,51 @@ def test_auto_says_what_it_took_and_why():
     taken = solved("auto")
     assert taken.engine in ("lanes", "native")
     assert taken.engine_reason
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mapping_makes_more_members(engine):
+    """Over what varies, over what is shared, over tolerances, over two at once."""
+    predation, growth = jnp.asarray([0.024, 0.028, 0.031]), jnp.stack([GROWTH, 1.1 * GROWTH])
+
+    def final(growth, predation, rtol):
+        method = Tsit5(rtol=rtol, atol=1e-9, max_steps=512)
+        problem = InitialValueProblem(LotkaVolterra(predation=predation), 0.0, TIMES[-1])
+        varied = {"prey_growth": growth}
+        return ensemble(problem, method, parameters=varied, save_at=TIMES, engine=engine).states
+
+    over = jax.vmap(jax.vmap(final, (None, 0, None)), (0, None, None))
+    found = jax.jit(over)(growth, predation, 1e-9)
+    assert found.shape == (2, 3, 5, 3, 2)
+    one = jax.jit(final)
+    for i in range(2):
+        for j in range(3):
+            expected = one(growth[i], predation[j], 1e-9)
+            assert np.allclose(found[i, j], expected, rtol=1e-13)
+    tolerances = jnp.asarray([1e-3, 1e-9])
+    found = jax.vmap(final, (None, None, 0))(GROWTH, predation[0], tolerances)
+    assert np.allclose(found[1], one(GROWTH, predation[0], 1e-9), rtol=1e-13)
+    assert np.allclose(found[0], one(GROWTH, predation[0], 1e-3), rtol=1e-13)
+    assert not np.allclose(found[0], found[1], rtol=1e-9)
+
+
+@needs_llvm
+def test_a_single_solve_by_engines():
+    """`solve_alone`: the kernel where there is one, else diffrax, and never few lanes."""
+    method = {"tsit5": METHOD, "stiff": Kvaerno5(rtol=1e-9, atol=1e-9)}
+
+    def final(growth, name):
+        problem = InitialValueProblem(LotkaVolterra(), 0.0, TIMES[-1], None, None)
+        problem = eqx.tree_at(lambda p: p.system.prey_growth, problem, growth)
+        moves = jax.tree.map(lambda _: False, problem)
+        moves = eqx.tree_at(lambda p: p.system.prey_growth, moves, True)
+        return solve_alone(problem, moves, method[name], TIMES, Forward(), "auto")
+
+    for name, engine in (("tsit5", "native"), ("stiff", "diffrax")):
+        one = final(jnp.asarray(0.5), name)
+        assert one.engine == engine
+        assert one.states.shape == (3, 2)
+        mapped = jax.vmap(lambda g, name=name: final(g, name).states)(GROWTH)
+        assert np.allclose(mapped[2], final(GROWTH[2], name).states, rtol=1e-12)
+    assert "Not native" in one.engine_reason
+    assert "many members" in one.engine_reason

@@ -19,10 +19,10 @@ from simkit.config.schema import LogNormal, Normal, Uniform
 from simkit.fitting import noise
 from simkit.fitting.measurements import Measurements
 from simkit.fitting.parameters import Parameters, Target
+from solvers.ensemble.together import solve_alone
 from solvers.gradients import AbstractGradient, Forward
 from solvers.integrators.base import AbstractMethod
 from solvers.problem import InitialValueProblem
-from solvers.solve import solve
 from systems.base import (
     AbstractSDE,
     AbstractSystem,
@@ -42,6 +42,7 @@ class Posterior(eqx.Module):
     - `inputs`: inputs that are the same for all groups.
     - `measurements`, `parameters`: data and free numbers.
     - `gradient`: how derivatives pass through the solves.
+    - `engine`: what solves, as of [`ensemble`][solvers.ensemble.members.ensemble].
 
     The likelihood is a sum over groups, and each group depends on few of the free
     numbers: its *slots*, the free quantities of the simulation followed by the free
@@ -57,6 +58,7 @@ class Posterior(eqx.Module):
     measurements: Measurements
     parameters: Parameters
     gradient: AbstractGradient = Forward()
+    engine: str = eqx.field(default="auto", static=True)
 
     def __check_init__(self) -> None:
         name, known = type(self.system).__name__, state_names(self.system)
@@ -275,13 +277,25 @@ class Posterior(eqx.Module):
         problem = InitialValueProblem(
             system, self.start, stop, starts, {**self.inputs, **inputs}
         )
-        solution = solve(
-            problem, self.method, save_at=times, gradient=self.gradient, throw=False
+        solution = solve_alone(
+            problem, self._moves(problem), self.method, times, self.gradient, self.engine
         )
         names = state_names(self.system)
         observed = [names.index(item.state) for item in self.measurements.observables]
         states = solution.states[:, np.array(observed)]
         return jnp.where(solution.succeeded, states, jnp.nan)
+
+    def _moves(self, problem: InitialValueProblem) -> InitialValueProblem:
+        """Which arrays of the problem may differ among groups and points."""
+        moves = jax.tree.map(lambda leaf: False, problem)
+        parts = [lambda p: p.initial_state, lambda p: p.stop, lambda p: p.inputs]
+        for target in self.slots():
+            if target.role == "parameter":
+                parts.append(lambda p, name=target.name: get_parameter(p.system, name))
+        for part in parts:
+            flags = jax.tree.map(eqx.is_array_like, part(problem))
+            moves = eqx.tree_at(part, moves, flags)
+        return moves
 
 
 def over_groups(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,10 @@
 """Which engine solves an ensemble, and why."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from solvers.ensemble.folding import folded
 from solvers.ensemble.law import Answer, EngineRefusal
 from solvers.ensemble.sensitivities import Engine
 
@@ -29,13 +31,18 @@ def check_engine(engine: str) -> None:
         raise ValueError(f"`engine` is {engine!r}, expected one of {names}.")
 
 
-def compute(engine: str, ask: Callable[[Engine], Answer], obstacle: str | None) -> Chosen:
+def compute(
+    engine: str, ask: Callable[[Engine], Answer], obstacle: str | None, *, many: bool = True
+) -> Chosen:
     """Ask the engine of that name, or for `auto` the fastest that can serve.
 
     **Arguments:**
 
     - `ask`: gives the answer of an engine, or raises `EngineRefusal`.
     - `obstacle`: why none but diffrax can serve, in a sentence; `None` if nothing does.
+    - `many`: whether there are many members. For few `auto` does not take lanes, which XLA
+      compiles longer than diffrax's loop: 19 against 10 s for the sensitivities of eight
+      Lotka-Volterra systems, which then also take longer.
 
     **Raises:** `EngineRefusal` if an engine asked for by name cannot serve.
     """
@@ -52,6 +59,9 @@ def compute(engine: str, ask: Callable[[Engine], Answer], obstacle: str | None) 
             raise EngineRefusal(f"engine='{engine}' cannot serve: {refusal}") from refusal
     refusals: list[str] = []
     for name, praise in _BY_SPEED:
+        if name == "lanes" and not many:
+            refusals.append("Not lanes: they are for many members.")
+            continue
         try:
             return Chosen(ask(_engine(name)), name, " ".join([*refusals, praise]))
         except EngineRefusal as refusal:
@@ -71,5 +81,7 @@ def _engine(name: str) -> Engine:
     if name == "native":
         from solvers.ensemble.native.call import run
     else:
-        from solvers.ensemble.lanes.engine import run
+        from solvers.ensemble.lanes.engine import run as run_lanes
+
+        run = functools.partial(folded, run_lanes)
     return run

@@ -71,7 +71,7 @@ def flatten(
     pieces = Leaves(
         start=jnp.broadcast_to(problem.start, (count,)),
         stop=jnp.broadcast_to(problem.stop, (count,)),
-        initial_states=jnp.broadcast_to(problem.initial_state, (count, states)),
+        initial=(jnp.broadcast_to(problem.initial_state, (count, states)),),
         varied=tuple(x for x, varies in zip(leaves, is_varied, strict=True) if varies),
         shared=tuple(x for x, varies in zip(leaves, is_varied, strict=True) if not varies),
         times=times,

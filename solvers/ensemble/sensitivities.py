@@ -35,26 +35,32 @@ Engine = Callable[[Law, Any, Question], Answer]
 class Leaves(NamedTuple):
     """A question in pieces, so that what is not differentiated is known piece by piece.
 
+    - `initial`: the states at the start, then sensitivities there, `(N, ...)` each.
     - `varied`, `shared`: one array for each parameter, `(N, ...)` and `(...)`.
     """
 
     start: Array
     stop: Array
-    initial_states: Array
+    initial: tuple[Array, ...]
     varied: tuple[Array, ...]
     shared: tuple[Array, ...]
     times: Array
 
+    @property
+    def initial_states(self) -> Array:
+        """All at the start, of shape `(N, states)`."""
+        return jnp.concatenate(self.initial, axis=1)
+
     def question(self, keys: Array | None) -> Question:
         """The pieces put together."""
-        count = self.initial_states.shape[0]
+        initial_states = self.initial_states
+        count, kind = initial_states.shape[0], initial_states.dtype
         varied = [leaf.reshape(count, -1) for leaf in self.varied]
         shared = [jnp.ravel(leaf) for leaf in self.shared]
-        kind = self.initial_states.dtype
         return Question(
             self.start,
             self.stop,
-            self.initial_states,
+            initial_states,
             jnp.concatenate([jnp.zeros((count, 0), kind), *varied], axis=1),
             jnp.concatenate([jnp.zeros(0, kind), *shared]),
             self.times,
@@ -65,19 +71,20 @@ class Leaves(NamedTuple):
 class Directions(NamedTuple):
     """Along what the sensitivities are taken.
 
-    - `initial`: whether along each of the states at the start.
+    - `initial`: along which of the states at the start.
     - `start`: whether along the time of the start.
     - `varied`, `shared`: along which of these numbers.
     """
 
-    initial: bool
+    initial: tuple[int, ...]
     start: bool
     varied: tuple[int, ...]
     shared: tuple[int, ...]
 
-    def count(self, states: int) -> int:
+    @property
+    def count(self) -> int:
         """How many there are."""
-        return states * self.initial + self.start + len(self.varied) + len(self.shared)
+        return len(self.initial) + self.start + len(self.varied) + len(self.shared)
 
 
 MOST_STATES = 256
@@ -123,8 +130,9 @@ def answer(
         directions = _directions(moved)
         larger = with_sensitivities(law, directions)
         initial = _initial_sensitivities(law, leaves, directions)
-        states = jnp.concatenate([leaves.initial_states[:, None], initial], axis=1)
-        more = leaves._replace(initial_states=states.reshape(states.shape[0], -1))
+        # A piece of its own: mostly it is constant, and so nothing is ever taken along it.
+        flat = initial.reshape(initial.shape[0], -1)
+        more = leaves._replace(initial=(*leaves.initial, flat))
         try:
             if larger.states > MOST_STATES:
                 raise EngineRefusal("There are too many sensitivities.")
@@ -196,7 +204,7 @@ def _reference_with_sensitivities(
 
 def with_sensitivities(law: Law, directions: Directions) -> Law:
     """The law of the states and, behind them, of their sensitivities along directions."""
-    count = directions.count(law.states)
+    count = directions.count
     by_varied, by_shared = _unit_tangents(law, directions)
 
     def extend(function: Any, width: tuple[int, ...]) -> Any:
@@ -229,9 +237,9 @@ def with_sensitivities(law: Law, directions: Directions) -> Law:
 
 def _unit_tangents(law: Law, directions: Directions) -> tuple[np.ndarray, np.ndarray]:
     """How the parameters move along each direction: not at all, or one of them by one."""
-    count = directions.count(law.states)
+    count = directions.count
     varied, shared = np.zeros((count, law.varied)), np.zeros((count, law.shared))
-    first = law.states * directions.initial + directions.start
+    first = len(directions.initial) + directions.start
     for place, index in enumerate(directions.varied, first):
         varied[place, index] = 1.0
     for place, index in enumerate(directions.shared, first + len(directions.varied)):
@@ -241,7 +249,7 @@ def _unit_tangents(law: Law, directions: Directions) -> tuple[np.ndarray, np.nda
 
 def _directions(moved: Leaves) -> Directions:
     return Directions(
-        initial=not _still(moved.initial_states),
+        initial=_moved_numbers(moved.initial, 1),
         start=not _still(moved.start),
         varied=_moved_numbers(moved.varied, 1),
         shared=_moved_numbers(moved.shared, 0),
@@ -266,16 +274,15 @@ def _moved_numbers(tangents: Sequence[Any], axis: int) -> tuple[int, ...]:
 
 def _initial_sensitivities(law: Law, leaves: Leaves, directions: Directions) -> Array:
     """Sensitivities at the start, of shape `(N, directions, states)`."""
-    count, states = leaves.initial_states.shape
-    parts = []
-    if directions.initial:
-        unit = jnp.eye(states, dtype=leaves.initial_states.dtype)
-        parts.append(jnp.broadcast_to(unit, (count, states, states)))
+    kind, count = leaves.initial[0].dtype, leaves.initial[0].shape[0]
+    along_states = np.zeros((len(directions.initial), law.states), kind)
+    along_states[np.arange(len(directions.initial)), directions.initial] = 1.0
+    parts = [jnp.broadcast_to(along_states, (count, *along_states.shape))]
     if directions.start:
         # Who starts later is where it would have been, less what it has not moved.
         parts.append(-_slopes(law, leaves, leaves.start, leaves.initial_states)[:, None])
     rest = len(directions.varied) + len(directions.shared)
-    parts.append(jnp.zeros((count, rest, states), leaves.initial_states.dtype))
+    parts.append(jnp.zeros((count, rest, law.states), kind))
     return jnp.concatenate(parts, axis=1)
 
 
@@ -342,10 +349,9 @@ def _no_tangent(count: Array) -> Any:
 
 def _weights(moved: Leaves, directions: Directions, leaves: Leaves) -> Array:
     """How far each member moves along each direction, of shape `(N, directions)`."""
-    count = leaves.initial_states.shape[0]
-    parts: list[Any] = [jnp.zeros((count, 0), leaves.initial_states.dtype)]
-    if directions.initial:
-        parts.append(moved.initial_states)
+    count = leaves.initial[0].shape[0]
+    parts: list[Any] = [jnp.zeros((count, 0), leaves.initial[0].dtype)]
+    parts += [leaf for leaf in moved.initial if not _still(leaf)]
     if directions.start:
         parts.append(moved.start[:, None])
     parts += [leaf.reshape(count, -1) for leaf in moved.varied if not _still(leaf)]

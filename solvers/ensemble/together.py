@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from solvers.ensemble.choice import compute
+from solvers.ensemble.choice import Chosen, compute
 from solvers.ensemble.flatten import flatten, key_words
 from solvers.ensemble.law import Answer
 from solvers.ensemble.sensitivities import Engine, answer
@@ -42,7 +42,58 @@ def solve_together(
     **Raises:** `EngineRefusal` if an engine asked for by name cannot serve.
     """
     moving, still = eqx.partition(problem, moves)
-    count = len(jax.tree.leaves((moving, keys))[0])
+    chosen = _ask_engines(problem, moves, method, times, gradient, engine, keys)
+    if chosen.answer is not None:
+        return _package(chosen.answer, times, chosen)
+
+    def member(moving: Any, times: Array, key: Any) -> Solution:
+        one = eqx.combine(moving, still)
+        return solve(one, method, save_at=times, gradient=gradient, key=key, throw=False)
+
+    solution = jax.vmap(member, (0, 0 if times.ndim == 2 else None, 0))(moving, times, keys)
+    return dataclasses.replace(solution, engine=chosen.engine, engine_reason=chosen.reason)
+
+
+def solve_alone(
+    problem: InitialValueProblem,
+    moves: Any,
+    method: AbstractMethod,
+    times: Array,
+    gradient: AbstractGradient,
+    engine: str,
+) -> Solution:
+    """Solve one problem without noise by the engine that serves, in a compiled program.
+
+    Under `vmap` the problems become the members of one ensemble.
+
+    **Arguments:** as of `solve_together`, without an axis of members: `moves` says which
+    arrays differ, or could, where this is mapped.
+
+    **Raises:** as `solve_together`.
+    """
+
+    def lift(leaf: Any, moves: bool) -> Any:
+        return jnp.asarray(leaf)[None] if moves else leaf
+
+    lifted = jax.tree.map(lift, problem, moves)
+    chosen = _ask_engines(lifted, moves, method, times, gradient, engine, None, many=False)
+    if chosen.answer is not None:
+        return jax.tree.map(lambda leaf: leaf[0], _package(chosen.answer, times, chosen))
+    solution = solve(problem, method, save_at=times, gradient=gradient, throw=False)
+    return dataclasses.replace(solution, engine=chosen.engine, engine_reason=chosen.reason)
+
+
+def _ask_engines(
+    problem: InitialValueProblem,
+    moves: Any,
+    method: AbstractMethod,
+    times: Array,
+    gradient: AbstractGradient,
+    engine: str,
+    keys: PRNGKeyArray | None,
+    many: bool = True,
+) -> Chosen:
+    count = len(jax.tree.leaves((eqx.filter(problem, moves), keys))[0])
     obstacle = None
     if not isinstance(gradient, Replayed | Forward):
         obstacle = f"{type(gradient).__name__}() is a way of diffrax's to differentiate."
@@ -53,19 +104,10 @@ def solve_together(
         law, leaves = flatten(problem, moves, count, times)
         return answer(run, law, method, leaves, key_words(keys))
 
-    chosen = compute(engine, ask, obstacle)
-    if chosen.answer is not None:
-        return _package(chosen.answer, times, chosen.engine, chosen.reason)
-
-    def member(moving: Any, times: Array, key: Any) -> Solution:
-        one = eqx.combine(moving, still)
-        return solve(one, method, save_at=times, gradient=gradient, key=key, throw=False)
-
-    solution = jax.vmap(member, (0, 0 if times.ndim == 2 else None, 0))(moving, times, keys)
-    return dataclasses.replace(solution, engine=chosen.engine, engine_reason=chosen.reason)
+    return compute(engine, ask, obstacle, many=many)
 
 
-def _package(found: Answer, times: Array, engine: str, reason: str) -> Solution:
+def _package(found: Answer, times: Array, chosen: Chosen) -> Solution:
     return Solution(
         times=jnp.broadcast_to(times, found.saved.shape[:2]),
         states=found.saved,
@@ -73,8 +115,8 @@ def _package(found: Answer, times: Array, engine: str, reason: str) -> Solution:
         final_time=found.final_time,
         final_state=found.final_state,
         statistics=_counts(found.accepted, found.rejected),
-        engine=engine,
-        engine_reason=reason,
+        engine=chosen.engine,
+        engine_reason=chosen.reason,
     )
 
 
