@@ -22,15 +22,18 @@ import scipy.integrate
 import scipy.optimize
 
 from simkit.config.reader import read_case
-from simkit.fitting import optimisation as simkit_optimisation, starts as simkit_starts
+from simkit.config.schema import FitTable
 from simkit.fitting.assembly import posterior_from_case
+from simkit.fitting.optimisation import build_optimiser, choose_method
 from simkit.fitting.posterior import Posterior
+from simkit.fitting.starts import run_starts
 from simkit.precision import use_double_precision
 
 
 ROOT = Path(__file__).parent.parent
 NOISE = 0.25
 STEPS = 100
+TOLERANCE = 1e-8
 
 
 def build_posterior() -> Posterior:
@@ -41,8 +44,12 @@ def build_posterior() -> Posterior:
 
 
 def simkit_fit(posterior: Posterior, begin: np.ndarray) -> np.ndarray:
-    """Objective of every start, by the compiled program of `simkit fit`."""
-    outcome = simkit_starts.run_starts(posterior, jax.numpy.asarray(begin), STEPS, True)
+    """Objective of every start, by the compiled program of `simkit fit` and its method."""
+    method, _ = choose_method(posterior)
+    if method != "levenberg_marquardt":
+        raise RuntimeError(f"the fit takes {method}, which is no least squares")
+    optimiser = build_optimiser(FitTable(method=method, options={"rtol": TOLERANCE}))
+    outcome = run_starts(posterior, jax.numpy.asarray(begin), STEPS, True, optimiser)
     return np.asarray(outcome.objective)
 
 
@@ -55,7 +62,7 @@ def scipy_residuals(x: np.ndarray, years: np.ndarray, pelts: np.ndarray) -> np.n
         return [(growth - predation * v) * u, (conversion * u - death) * v]
 
     solution = scipy.integrate.solve_ivp(
-        slope, (1900.0, 1920.0), [prey, predator], "RK45", years, rtol=1e-8, atol=1e-8
+        slope, (1900.0, 1920.0), [prey, predator], "RK45", years, rtol=TOLERANCE, atol=TOLERANCE
     )
     if not solution.success or solution.y.shape[1] != len(years):
         return np.full(48, 1e6)
@@ -70,7 +77,7 @@ def scipy_fit(begin: np.ndarray, posterior: Posterior) -> np.ndarray:
     """Half the sum of squares of every start."""
     data = posterior.measurements
     arguments = (np.asarray(data.times[0]), np.asarray(data.values[0]))
-    options = {"xtol": 1e-8, "ftol": 1e-8, "gtol": 1e-8, "max_nfev": STEPS}
+    options = dict.fromkeys(("xtol", "ftol", "gtol"), TOLERANCE) | {"max_nfev": STEPS}
     return np.array(
         [
             scipy.optimize.least_squares(scipy_residuals, x, args=arguments, **options).cost
@@ -96,7 +103,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     use_double_precision()
-    simkit_optimisation.TOLERANCE = 1e-8
     posterior = build_posterior()
     key = jax.random.key(0)
     begin = np.asarray(posterior.parameters.draw_starts(key, arguments.starts))

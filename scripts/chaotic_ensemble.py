@@ -70,6 +70,7 @@ def main(
     sk.plots.save(sk.plots.trajectory(growth), folder / "figures/growth.png")
     value, error = exponent(distance)
     print(f"{trajectory.title}: {starts} clusters of {members} members")
+    print(f"solved by {trajectory.engine}: {trajectory.engine_reason}")
     for i in range(0, TIMES.size, 50):
         print(f"time {TIMES[i]:4.0f}: median distance {np.median(distance[:, :, i]):.1e}")
     print(f"leading Lyapunov exponent {value:.3f} +- {error:.3f}, literature {LITERATURE}")

@@ -64,6 +64,7 @@ def print_table(fit: sk.Fit) -> None:
     # Starts that did not converge have rank -1 and do not count.
     same = (fit.starts.rank >= 0) & (fit.starts.objective < fit.objective + 0.1)
     print(f"{same.sum()} of {same.size} starts found this optimum.")
+    print(f"Solved by {fit.engine}: {fit.engine_reason}")
     for warning in (*fit.warnings, *posterior.warnings):
         print(f"warning: {warning}")
 

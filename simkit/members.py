@@ -1,7 +1,7 @@
 """The members of an ensemble, solved in segments: on one device, many, or several processes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,6 +26,13 @@ LEAST_SEGMENT = 256
 vector units idle, and compute no sooner."""
 
 _STATISTICS = "statistics/"
+
+
+class Served(NamedTuple):
+    """Which engine solved the members, and why that; `""` for one solve."""
+
+    engine: str = ""
+    reason: str = ""
 
 
 def solve_once(experiment: Experiment, seed: int, checkpoint: Checkpoint | None) -> Rows:
@@ -56,11 +63,12 @@ def solve_members(
     members: int | None,
     seed: int,
     *,
+    engine: str = "auto",
     segment: int | None = None,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
-) -> Rows:
+) -> tuple[Rows, Served]:
     """Solve all members, segment by segment.
 
     **Arguments:**
@@ -68,6 +76,7 @@ def solve_members(
     - `parameters`, `initial_states`: what varies, with members in front.
     - `members`: how many, for an ensemble in which only the noise varies.
     - `seed`: of the noise; member `i` depends on it and `i` alone.
+    - `engine`: as of [`ensemble`][solvers.ensemble.members.ensemble].
     - `segment`: members of a segment; default: a 32nd of them, but at least
       `LEAST_SEGMENT`.
     - `mesh`: devices over which the members of a segment are spread.
@@ -75,28 +84,52 @@ def solve_members(
       [`compute_in_segments`][simkit.segments.compute_in_segments].
 
     **Returns:** `states` of shape `(member, time, state)`, `status` as numbers, and
-    `statistics/NAME`.
+    `statistics/NAME`; and what solved them.
 
-    **Raises:** `ValueError` if the sizes disagree, and what `compute_in_segments` raises.
+    **Raises:** `ValueError` if the sizes disagree; `EngineRefusal` if an engine asked for by
+    name cannot serve; `RunRefused` if another engine solved the segments that are kept; and
+    what `compute_in_segments` raises.
     """
     problem = experiment.problem()
     count = count_members(problem, parameters, initial_states, members)
     if segment is not None and segment < 1:
         raise ValueError(f"`segment` is {segment}, expected a number of at least 1.")
     key = _key(problem, seed)
+    served = Served()
 
     def compute(rows: np.ndarray) -> Rows:
+        nonlocal served
         part = {name: values[rows] for name, values in parameters.items()}
         states = None if initial_states is None else initial_states[rows]
-        shared = (problem, experiment.method, key)
+        shared = (problem, experiment.method, key, engine, experiment.times)
         if mesh is None:
-            solution = _solve(*shared, experiment.times, (rows, part, states))
+            solution = _solve(*shared, (rows, part, states))
         else:
-            solution = _solve_on_mesh(*shared, experiment.times, (rows, part, states), mesh)
+            solution = _solve_on_mesh(*shared, (rows, part, states), mesh)
+        served = _keep_served(Served(solution.engine, solution.engine_reason), checkpoint)
         return _to_arrays(solution)
 
     size = segment or default_segment(count, LEAST_SEGMENT)
-    return compute_in_segments(compute, count, size, "members", checkpoint, progress)
+    found = compute_in_segments(compute, count, size, "members", checkpoint, progress)
+    return found, served if checkpoint is None else _kept_served(checkpoint)
+
+
+def _keep_served(served: Served, checkpoint: Checkpoint | None) -> Served:
+    """Keep what serves beside the segments, which hold numbers alone.
+
+    It is a fact of the run, as its bits depend on it: `auto` may choose another engine where
+    the run goes on. The reason may be worded otherwise there, and is that of the first.
+    """
+    if checkpoint is None:
+        return served
+    reason = checkpoint.folder.fact("engine_reason") or served.reason
+    checkpoint.folder.confirm({"engine": served.engine, "engine_reason": reason})
+    return Served(served.engine, reason)
+
+
+def _kept_served(checkpoint: Checkpoint) -> Served:
+    fact = checkpoint.folder.fact
+    return Served(fact("engine") or "", fact("engine_reason") or "")
 
 
 def _key(problem: InitialValueProblem, seed: int) -> PRNGKeyArray | None:
@@ -107,6 +140,7 @@ def _solve(
     problem: InitialValueProblem,
     method: AbstractMethod,
     key: PRNGKeyArray | None,
+    engine: str,
     times: Any,
     members: tuple[Any, Mapping[str, Any], Any],
 ) -> Solution:
@@ -121,6 +155,7 @@ def _solve(
         members=numbers.shape[0],
         first=numbers[0],
         save_at=times,
+        engine=engine,
     )
 
 
@@ -129,6 +164,7 @@ def _solve_on_mesh(
     problem: InitialValueProblem,
     method: AbstractMethod,
     key: PRNGKeyArray | None,
+    engine: str,
     times: Any,
     members: Any,
     mesh: Mesh,
@@ -138,7 +174,7 @@ def _solve_on_mesh(
 
     def local(common: Any, some: Any) -> Solution:
         del common
-        return _solve(problem, method, key, times, some)
+        return _solve(problem, method, key, engine, times, some)
 
     rows = pad_rows(members, mesh).values
     found = evaluate(local, row_layout(mesh), (), rows, Kind.ROWS)

@@ -21,6 +21,7 @@ PACKAGES = (
     "optimistix",
     "numpy",
     "h5py",
+    "llvmlite",
 )
 
 _GIT_SECONDS = 2.0

@@ -3,8 +3,9 @@
 Nothing here knows jax, a solver, a file or a picture. The store writes these classes
 and reads them back bit for bit; analysis and plots stand on them alone. Each array
 field says in its metadata which axes it has (`dimensions`), in what unit it is and
-whether it labels its axis, so that the store needs no list of its own; the glossary of
-axes (one that ends in `?` may be absent, `parameter_2` is `parameter` once more):
+whether it labels its axis, so that the store needs no list of its own. A field that came
+later has a default, and says since which version of the file it is there (`since`). The
+glossary of axes (one that ends in `?` may be absent, `parameter_2` is `parameter` once more):
 
 - `time`: saved times of a trajectory; `member`: members of an ensemble;
 - `parameter`: fitted numbers; `start`: starts of a multi-start fit;
@@ -31,18 +32,21 @@ def _axes(
     unit_from: str = "",
     coordinate: bool = False,
     description: str = "",
+    holds: str = "numbers",
 ) -> dict[str, Any]:
     # What the store tells a reader of the file about an array field, beside its axes:
     # `unit`, `None` where it differs along an axis; `unit_from`, the field, here or in
     # the result that holds this table, that has the unit (a text, or one for each
     # name); `coordinate`, whether the values label the points of the one axis;
-    # `description`, one line for people, by default the name of the field.
+    # `description`, one line for people, by default the name of the field; `holds`,
+    # whether the values are "numbers", "texts" or "truths".
     return {
         "dimensions": dimensions,
         "unit": unit,
         "unit_from": unit_from,
         "coordinate": coordinate,
         "description": description,
+        "holds": holds,
     }
 
 
@@ -83,6 +87,8 @@ class Trajectory:
     - `parameters`: values of the parameters, each of shape `()` or, where it varies
       over the ensemble, `(member,)`, in `parameter_units`.
     - `statistics`: counts of the solver, each of shape `()` or `(member,)`.
+    - `engine`, `engine_reason`: what solved the members of an ensemble, and why that; `""`
+      for one solve, and where an older file does not say.
     """
 
     title: str
@@ -95,7 +101,9 @@ class Trajectory:
         )
     )
     status: np.ndarray = field(
-        metadata=_axes("member?", description="successful, or why the solve stopped")
+        metadata=_axes(
+            "member?", description="successful, or why the solve stopped", holds="texts"
+        )
     )
     parameters: dict[str, np.ndarray] = field(
         metadata=_axes(
@@ -108,6 +116,8 @@ class Trajectory:
     state_units: dict[str, str] = field(default_factory=dict)
     parameter_units: dict[str, str] = field(default_factory=dict)
     time_unit: str = "1"
+    engine: str = field(default="", metadata={"since": 2})
+    engine_reason: str = field(default="", metadata={"since": 2})
     provenance: Provenance = field(default_factory=Provenance)
 
     @property
@@ -133,10 +143,14 @@ class ParameterTable:
       error then means nothing.
     """
 
-    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True))
-    unit: np.ndarray = field(metadata=_axes("parameter", description="unit of the row"))
+    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True, holds="texts"))
+    unit: np.ndarray = field(
+        metadata=_axes("parameter", description="unit of the row", holds="texts")
+    )
     scale: np.ndarray = field(
-        metadata=_axes("parameter", description="coordinate in which the optimiser moves")
+        metadata=_axes(
+            "parameter", description="coordinate in which the optimiser moves", holds="texts"
+        )
     )
     estimate: np.ndarray = field(
         metadata=_axes("parameter", unit=None, description="estimate at the optimum")
@@ -149,7 +163,9 @@ class ParameterTable:
     lower: np.ndarray = field(metadata=_axes("parameter", unit=None, description="lower bound"))
     upper: np.ndarray = field(metadata=_axes("parameter", unit=None, description="upper bound"))
     at_bound: np.ndarray = field(
-        metadata=_axes("parameter", description="whether the estimate lies on a bound")
+        metadata=_axes(
+            "parameter", description="whether the estimate lies on a bound", holds="truths"
+        )
     )
 
 
@@ -174,7 +190,9 @@ class StartTable:
         metadata=_axes("start", description="negative log posterior at the end")
     )
     status: np.ndarray = field(
-        metadata=_axes("start", description="converged, or why the start does not count")
+        metadata=_axes(
+            "start", description="converged, or why the start does not count", holds="texts"
+        )
     )
     steps: np.ndarray = field(
         metadata=_axes("start", description="iterations of the optimiser")
@@ -203,9 +221,9 @@ class ObservationTable:
     """
 
     group: np.ndarray = field(
-        metadata=_axes("observation", description="subject or experiment")
+        metadata=_axes("observation", description="subject or experiment", holds="texts")
     )
-    observable: np.ndarray = field(metadata=_axes("observation"))
+    observable: np.ndarray = field(metadata=_axes("observation", holds="texts"))
     time: np.ndarray = field(
         metadata=_axes(
             "observation", unit_from="time_unit", description="time of the measurement"
@@ -222,7 +240,9 @@ class ObservationTable:
     residual: np.ndarray = field(
         metadata=_axes("observation", description="standardised residual")
     )
-    noise: np.ndarray = field(metadata=_axes("observation", description="noise model"))
+    noise: np.ndarray = field(
+        metadata=_axes("observation", description="noise model", holds="texts")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +255,9 @@ class CurveTable:
     """
 
     group: np.ndarray = field(
-        metadata=_axes("group", coordinate=True, description="subject or experiment")
+        metadata=_axes(
+            "group", coordinate=True, description="subject or experiment", holds="texts"
+        )
     )
     time: np.ndarray = field(metadata=_axes("group", "point", unit_from="time_unit"))
     fitted: dict[str, np.ndarray] = field(
@@ -284,9 +306,13 @@ class DerivedTable:
     """Quantities that follow from the parameters, such as a reproduction number."""
 
     name: np.ndarray = field(
-        metadata=_axes("derived", coordinate=True, description="derived quantity")
+        metadata=_axes(
+            "derived", coordinate=True, description="derived quantity", holds="texts"
+        )
     )
-    unit: np.ndarray = field(metadata=_axes("derived", description="unit of the row"))
+    unit: np.ndarray = field(
+        metadata=_axes("derived", description="unit of the row", holds="texts")
+    )
     estimate: np.ndarray = field(
         metadata=_axes("derived", unit=None, description="value at the optimum")
     )
@@ -311,7 +337,7 @@ class Uncertainty:
 
     method: str
     level: float
-    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True))
+    name: np.ndarray = field(metadata=_axes("parameter", coordinate=True, holds="texts"))
     mean: np.ndarray = field(
         metadata=_axes("parameter", unit=None, description="posterior mean")
     )
@@ -353,6 +379,8 @@ class Fit:
       the optimum on the optimiser's scale; zero at an exact optimum.
     - `covariance`: of the parameters in their units, from the inverse Hessian.
     - `method`: the optimiser, and `reason` why it was chosen.
+    - `engine`, `engine_reason`: what solved the equation, and why that; `""` where an older
+      file does not say.
     - `status`: `"converged"`, or why no start did.
     - `memory`: the live posterior, for what is computed next; it is never stored.
     - `warnings`: plain sentences for people: starts that disagree, parameters at
@@ -381,6 +409,8 @@ class Fit:
     time_unit: str = "1"
     uncertainty: Uncertainty | None = None
     warnings: tuple[str, ...] = ()
+    engine: str = field(default="", metadata={"since": 2})
+    engine_reason: str = field(default="", metadata={"since": 2})
     provenance: Provenance = field(default_factory=Provenance)
     memory: Any = field(default=None, repr=False, compare=False, metadata={"stored": False})
 

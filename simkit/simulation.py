@@ -15,14 +15,16 @@ from jaxtyping import ArrayLike
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import Distribution, EnsembleTable
 from simkit.distributions import quantile
+from simkit.engines import asked_for
 from simkit.experiment import Experiment, experiment_from_case
 from simkit.identity import case_facts, object_facts
-from simkit.members import solve_members, solve_once, statistics_of
+from simkit.members import Served, solve_members, solve_once, statistics_of
 from simkit.precision import use_double_precision
 from simkit.progress import Progress
 from simkit.provenance import collect
 from simkit.results import Trajectory
 from simkit.segments import Checkpoint, Rows, kept_in
+from solvers.ensemble.choice import check_engine
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.deterministic import Tsit5
 from solvers.problem import InitialValueProblem
@@ -47,6 +49,7 @@ def simulate(
     initial_states: Mapping[str, ArrayLike | Sequence[float]] | None = None,
     members: int | None = None,
     seed: int = 0,
+    engine: str | None = None,
     segment: int | None = None,
     title: str | None = None,
     time_unit: str = "1",
@@ -67,6 +70,9 @@ def simulate(
     - `parameters`, `initial_states`: by name, one value per member of an ensemble.
     - `members`: how many, for a stochastic ensemble in which only the noise varies.
     - `seed`: of the noise. Member `i` depends on the seed and `i` alone.
+    - `engine`: what solves an ensemble: `"native"`, `"lanes"`, `"diffrax"`, or, the default,
+      `"auto"`, the fastest that can serve. The result says in `engine` and `engine_reason`
+      which and why.
     - `segment`: members that are solved at once, and kept together; default: a 32nd of
       them, but at least 256.
     - `progress`: called between segments.
@@ -78,8 +84,8 @@ def simulate(
     **Returns:** the trajectory; a solve that fails is told in its `status` and leaves
     NaN from there on. Double precision is switched on.
 
-    **Raises:** `ValueError` for what does not fit together, or a checkpoint of another run;
-    `CaseError` for a broken case.
+    **Raises:** `ValueError` for what does not fit together, an engine that cannot serve, or a
+    checkpoint of another run; `CaseError` for a broken case.
 
     ```python
     import numpy as np
@@ -103,6 +109,7 @@ def simulate(
             "parameters": parameters,
             "initial_states": initial_states,
             "members": members,
+            "engine": engine,
             "segment": segment,
             "title": title,
         }
@@ -137,7 +144,9 @@ def simulate(
     }
     _check_values(subject, varied)
     states = {k: np.asarray(v, dtype=float) for k, v in (initial_states or {}).items()}
-    given = (experiment, varied, states, members, seed)
+    if engine is not None:
+        _check_engine(engine, bool(varied or states) or members is not None)
+    given = (experiment, varied, states, members, seed, engine or "auto")
     how = _How(
         progress,
         checkpoint,
@@ -170,20 +179,33 @@ def _simulate_case(loaded: LoadedCase, how: _How, started: datetime) -> Trajecto
     table = case.ensemble
     seed = table.seed if table else 0
     parameters, states = _draw_members(experiment.system, table) if table else ({}, {})
-    result = _run(
-        experiment,
-        parameters,
-        states,
-        table.members if table else None,
-        seed,
-        table.segment if table else None,
-        how,
-    )
+    engine = table.engine if table else "auto"
+    with asked_for(engine, "ensemble.engine", loaded):
+        result = _run(
+            experiment,
+            parameters,
+            states,
+            table.members if table else None,
+            seed,
+            engine,
+            table.segment if table else None,
+            how,
+        )
     return dataclasses.replace(
         result,
         title=case.title,
         provenance=collect("simkit simulate", loaded.text, resolved_json(case), seed, started),
     )
+
+
+def _check_engine(engine: str, is_ensemble: bool) -> None:
+    """Raise `ValueError` for an engine that there is not, or that has no members to solve."""
+    check_engine(engine)
+    if not is_ensemble:
+        raise ValueError(
+            f"simulate: `engine` is {engine!r}, but engines solve ensembles: give `members`, "
+            "`parameters` or `initial_states` too."
+        )
 
 
 def _check_values(system: AbstractSystem, varied: Mapping[str, np.ndarray]) -> None:
@@ -237,25 +259,28 @@ def _run(
     states: Mapping[str, np.ndarray],
     members: int | None,
     seed: int,
+    engine: str,
     segment: int | None,
     how: _How,
 ) -> Trajectory:
+    served = Served()
     with kept_in(how.checkpoint, experiment.system, how.facts) as checkpoint:
         if not parameters and not states and members is None:
             found = solve_once(experiment, seed, checkpoint)
         else:
-            found = solve_members(
+            found, served = solve_members(
                 experiment,
                 parameters,
                 _initial_states(experiment.problem(), states),
                 members,
                 seed,
+                engine=engine,
                 segment=segment,
                 mesh=how.mesh,
                 checkpoint=checkpoint,
                 progress=how.progress,
             )
-    return _label(experiment, found, parameters)
+    return _label(experiment, found, parameters, served)
 
 
 def _initial_states(
@@ -283,6 +308,7 @@ def _label(
     experiment: Experiment,
     found: Rows,
     varied: Mapping[str, np.ndarray],
+    served: Served,
 ) -> Trajectory:
     system, names = experiment.system, status_names()
     values = found["states"]
@@ -304,4 +330,6 @@ def _label(
         state_units={state.name: state.unit for state in system.states},
         parameter_units={item.name: item.unit for item in declared},
         time_unit=experiment.time_unit,
+        engine=served.engine,
+        engine_reason=served.reason,
     )

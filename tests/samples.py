@@ -101,6 +101,8 @@ def sample_ensemble(members: int = 12) -> Trajectory:
         state_units={"prey": "thousand", "predator": "thousand"},
         parameter_units={"prey_growth": "1/year", "predation": "1/(year * thousand)"},
         time_unit="year",
+        engine="native",
+        engine_reason="The law became a compiled kernel, which is the fastest.",
         provenance=_provenance("simkit simulate data/lynx_hare/ensemble.toml"),
     )
 
@@ -136,6 +138,8 @@ def sample_fit(with_uncertainty: bool = True) -> Fit:
         time_unit="year",
         uncertainty=_uncertainty(covariance) if with_uncertainty else None,
         warnings=("3 of 16 starts failed.",),
+        engine="diffrax",
+        engine_reason="Not native: Its kernels are for a CPU, and jax runs on a GPU.",
         provenance=_provenance("simkit fit data/lynx_hare/case.toml"),
     )
 

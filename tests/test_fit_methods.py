@@ -103,6 +103,7 @@ def test_the_result_says_what_ran_and_why(method: str) -> None:
     result = fitted(method)
     assert result.method == NAMES[method] == OPTIMISERS[method].name
     assert result.reason == f"asked for by the case: {OPTIMISERS[method].purpose}"
+    assert (result.engine, "compiled kernel" in result.engine_reason) == ("native", True)
 
 
 def test_a_failed_solve_is_never_a_good_step() -> None:

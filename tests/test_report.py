@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from simkit import plots
+from simkit.plots.collection import save_figures
 from simkit.plots.report import report_page
 from simkit.results import Fit, Provenance, Trajectory
 
@@ -387,3 +388,10 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
     thing: Any = 3.0
     with pytest.raises(TypeError, match="got float, expected a Trajectory or a Fit"):
         plots.write_report(thing, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("sample", [sample_fit, sample_ensemble])
+def test_figures_that_were_drawn_before_give_the_same_page(sample, tmp_path):
+    result = sample()
+    drawn = {path.stem: path.read_bytes() for path in save_figures(result, tmp_path, ["svg"])}
+    assert report_page(result, drawn) == report_page(result)

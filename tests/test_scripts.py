@@ -88,6 +88,8 @@ def test_lynx_hare(tmp_path, capsys):
     assert means["noise.hare"] == pytest.approx(0.24806, abs=0.3 * 0.0433)
     printed = capsys.readouterr().out
     assert all(name in printed for name in means)
+    assert f"\nSolved by {fit.engine}: {fit.engine_reason}\n" in printed
+    assert fit.engine in ("native", "diffrax")
 
 
 @pytest.mark.slow
@@ -156,7 +158,10 @@ def test_chaotic_ensemble(tmp_path, capsys):
     value, error = module.exponent(distance)
     assert value == pytest.approx(0.906, rel=0.15)
     assert 0 < error < 0.1
-    assert f"{value:.3f}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{value:.3f}" in printed
+    assert f"\nsolved by {trajectory.engine}: {trajectory.engine_reason}\n" in printed
+    assert trajectory.engine in ("native", "lanes")
 
 
 def test_a_script_overwrites_its_own_output(tmp_path):

@@ -46,8 +46,8 @@ def test_what_was_saved_is_loaded(name: str, files: dict[str, Path]):
 
 
 def numbers(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
-    """Arrays of every type that a file holds but text, with NaN and infinities."""
-    types = st.sampled_from(["float64", "float32", "int64", "int32", "uint8", "bool"])
+    """Arrays of every type of number that a file holds, with NaN and infinities."""
+    types = st.sampled_from(["float64", "float32", "int64", "int32", "uint8"])
     return types.flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), shape))
 
 
@@ -91,12 +91,14 @@ def values_of(field: FieldSchema, sizes: dict[str, int]) -> st.SearchStrategy[An
     if field.name == "name":
         names = st.lists(texts(), min_size=shape[0], max_size=shape[0], unique=True)
         return names.map(lambda items: np.array(items, dtype=str))
-    if field.name == "unit":
+    if field.holds == "texts":
         return text_arrays(shape)
-    arrays = numbers(shape) | text_arrays(shape)
+    if field.holds == "truths":
+        return hnp.arrays(np.dtype(bool), shape)
     if field.form is Form.ARRAYS_BY_NAME:
-        return st.dictionaries(texts(), arrays, max_size=3)
-    return arrays
+        least = int(field.name in ("states", "fitted"))
+        return st.dictionaries(texts(), numbers(shape), min_size=least, max_size=3)
+    return numbers(shape)
 
 
 def results(table: type, sizes: dict[str, int]) -> st.SearchStrategy[Any]:
@@ -108,13 +110,19 @@ def results(table: type, sizes: dict[str, int]) -> st.SearchStrategy[Any]:
 @st.composite
 def any_result(draw: st.DrawFn) -> Trajectory | Fit:
     """A fit or a trajectory, single or ensemble, of any sizes."""
-    size = st.integers(0, 3)
+    size = st.integers(1, 3)
     if draw(st.booleans()):
         axes = ["time", "member"] if draw(st.booleans()) else ["time"]
         return draw(results(Trajectory, {axis: draw(size) for axis in axes}))
     axes = ["parameter", "start", "observation", "group", "point", "derived", "draw"]
     sizes = {axis: draw(size) for axis in axes}
-    return draw(results(Fit, {**sizes, "parameter_2": sizes["parameter"]}))
+    sizes |= {axis: draw(st.integers(0, 3)) for axis in ("derived", "draw")}
+    fit = draw(results(Fit, {**sizes, "parameter_2": sizes["parameter"]}))
+    if fit.uncertainty is None:
+        return fit
+    return fit.with_uncertainty(
+        dataclasses.replace(fit.uncertainty, name=fit.parameters.name.copy())
+    )
 
 
 @hypothesis.settings(
@@ -291,7 +299,7 @@ def test_large_arrays_are_compressed_and_checked(files: dict[str, Path]):
 
 def test_provenance_stands_as_attributes(files: dict[str, Path]):
     attributes = describe(files["ensemble"]).attributes["/simkit"]
-    assert attributes["schema_version"] == 1
+    assert attributes["schema_version"] == 2
     assert attributes["kind"] == "Trajectory"
     assert attributes["status"] == "1 of 40 members failed"
     for field in dataclasses.fields(Provenance):

@@ -273,9 +273,10 @@ REFUSED = {
     put_soft_link: "/states is a link to another place",
     put_external_storage: "/states/prey keeps its values in another file",
     put_virtual_dataset: "/states/prey is a virtual dataset",
-    put_huge_array: "/states/prey needs more memory than the 2147483648 bytes",
+    put_huge_array: "/states/prey needs more memory than the [0-9]+ bytes",
     put_wide_text: "/status needs more memory",
-    put_newer_version: "has schema version 7, but this simkit reads versions up to 1",
+    put_newer_version: "has schema version 7, but this simkit reads versions up to 2; "
+    "install simkit-jax 0.1.0 or newer",
     put_other_kind: "a result of the kind 'os.system', expected one of",
     put_many_kinds: "'kind' of /simkit is no single value",
     put_no_status: "/status is missing",

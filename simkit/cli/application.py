@@ -16,6 +16,7 @@ import click
 
 from simkit.cli.commands.checking import check
 from simkit.cli.commands.diagnosis import doctor
+from simkit.cli.commands.export import export
 from simkit.cli.commands.files import plot, report, show
 from simkit.cli.commands.listings import methods, systems
 from simkit.cli.commands.runs import fit, simulate
@@ -72,7 +73,7 @@ def cli() -> None:
     """Simulate and fit differential equations; a case file says what is to be done."""
 
 
-for _command in (simulate, fit, check, show, plot, report, systems, methods, doctor):
+for _command in (simulate, fit, check, show, plot, report, export, systems, methods, doctor):
     cli.add_command(_command)
 
 

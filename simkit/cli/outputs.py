@@ -58,11 +58,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         )
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> bool:
     """Make the folder, so that a run does not learn at its end that it cannot write.
+
+    **Returns:** whether it was not there before.
 
     Ends with exit code 2 where that is impossible.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,3 +74,4 @@ def make_folder(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise bad_input(f"{folder} cannot be written to, expected a folder that can.")
+    return is_new

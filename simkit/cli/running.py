@@ -39,12 +39,14 @@ class Plan:
     """What a command was asked to do.
 
     - `command`, `loaded`, `files`: which computation, of which case, written where.
+    - `is_new`: whether the folder of the files was not there before.
     - the others: the options of that name.
     """
 
     command: str
     loaded: "LoadedCase"
     files: OutputFiles
+    is_new: bool = False
     overwrite: bool = False
     resume: bool = False
     time_limit: float | None = None
@@ -143,6 +145,7 @@ def carry_out(
     processes but the first, and where it may not begin.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(_leave_no_trace, plan)
         folder = None if plan.is_shared else _held(_begin(plan), stack)
         try:
             result, end = _together(plan, stop, progress, folder, body, stack)
@@ -196,6 +199,13 @@ def _together(
                 FAULT,
             ) from error
     return result, None
+
+
+def _leave_no_trace(plan: Plan) -> None:
+    """Take away the folder that the command made, if nothing was written into it."""
+    if plan.is_new:
+        with contextlib.suppress(OSError):  # there is something in it
+            plan.files.folder.rmdir()
 
 
 def _held(folder: "RunFolder", stack: contextlib.ExitStack) -> "RunFolder":

@@ -4,7 +4,7 @@ A fit gives one object:
 
 ```
 {"kind": "fit", "title", "system", "method", "reason", "status",
- "objective", "log_likelihood", "gradient_norm",
+ "engine", "engine_reason", "objective", "log_likelihood", "gradient_norm",
  "parameters": [{"name", "unit", "scale", "estimate", "standard_error", "lower",
                  "upper", "at_bound", "mean", "standard_deviation", "interval"}],
  "derived": [{"name", "unit", "estimate", "standard_error"}],
@@ -18,15 +18,16 @@ uncertainty was computed. A trajectory gives:
 
 ```
 {"kind": "trajectory", "title", "system", "method", "status": {status: members},
- "members": number or null, "succeeded",
+ "engine", "engine_reason", "members": number or null, "succeeded",
  "times": {"start", "stop", "number", "unit"},
  "states": {name: {"unit", "first", "last", "lowest", "highest"}},
  "parameters": {name: {"unit", "lowest", "highest"}}, "files": {...}}
 ```
 
 where `first` and `last` are means over the members of an ensemble. `files` names what
-was written: `result`, `figures` (a list) and `report`, each where there is one. A number
-that is not finite is null.
+was written: `result`, `figures` (a list) and `report`, each where there is one. `engine`
+and `engine_reason` say what solved the equation, and why that; they are null for a single
+solve and for older files, which do not say. A number that is not finite is null.
 """
 
 import json
@@ -64,6 +65,8 @@ def fit_summary(fit: Fit, files: Files) -> dict[str, Any]:
         "method": fit.method,
         "reason": fit.reason,
         "status": fit.status,
+        "engine": fit.engine or None,
+        "engine_reason": fit.engine_reason or None,
         "objective": float(fit.objective),
         "log_likelihood": float(fit.log_likelihood),
         "gradient_norm": float(fit.gradient_norm),
@@ -98,6 +101,8 @@ def trajectory_summary(trajectory: Trajectory, files: Files) -> dict[str, Any]:
         "system": trajectory.system,
         "method": trajectory.method,
         "status": dict(status),
+        "engine": trajectory.engine or None,
+        "engine_reason": trajectory.engine_reason or None,
         "members": int(trajectory.status.size) if trajectory.is_ensemble else None,
         "succeeded": int(np.sum(trajectory.succeeded)),
         "times": {

@@ -101,6 +101,7 @@ def _fit_words(values: dict[str, Any]) -> list[str]:
         f"{starts['at_optimum']} found the best optimum.",
     ]
     lines += [f"  {count} failed: {reason}." for reason, count in starts["failed"].items()]
+    lines += _engine(values)
     if values["uncertainty"]:
         lines.append(f"Uncertainty: {values['uncertainty']['method']}.")
     return lines
@@ -127,7 +128,14 @@ def _print_trajectory(values: dict[str, Any]) -> None:
     failed = {key: count for key, count in values["status"].items() if key != "successful"}
     for reason, count in failed.items():
         print_lines(f"{count} failed: {reason}." if members is not None else f"{reason}.")
-    print_lines(*_closing(values))
+    print_lines(*_engine(values), *_closing(values))
+
+
+def _engine(values: dict[str, Any]) -> list[str]:
+    """What solved the equation, where that is known."""
+    if values["engine"] is None:
+        return []
+    return [f"Solved by {values['engine']}: {values['engine_reason']}"]
 
 
 def _closing(values: dict[str, Any]) -> list[str]:

@@ -12,7 +12,10 @@ KeyPath = tuple[str | int, ...]
 """Where a value stands in a case: names of tables and positions in lists."""
 
 _LONGEST_TEXT = 60
+_LONGEST_PART = 400
+_LONGEST_NAME = 100
 _MOST_NAMES = 12
+_MOST_COMPARED = 1000
 
 
 class CaseError(ValueError):
@@ -33,7 +36,8 @@ class CaseError(ValueError):
         self.came = came
         self.expected = expected
         parts = [part for part in (source, key) if part]
-        super().__init__(one_line(f"{': '.join(parts)} {came}, expected {expected}."))
+        where, came, expected = map(_shortened, (": ".join(parts), came, expected))
+        super().__init__(one_line(f"{where} {came}, expected {expected}."))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.source, self.key, self.came, self.expected)
@@ -64,7 +68,8 @@ def dotted(path: KeyPath) -> str:
             text += f"[{part}]"
         else:
             bare = part.replace("_", "").replace("-", "")
-            name = part if bare.isascii() and bare.isalnum() else quoted(part)
+            plain = bare.isascii() and bare.isalnum() and len(part) <= _LONGEST_TEXT
+            name = part if plain else quoted(part)
             text += f".{name}" if text else name
     return text
 
@@ -121,6 +126,13 @@ def _type_name(value: Any) -> str:
     return words.get(type(value), "a date or time")
 
 
+def _shortened(text: str) -> str:
+    """A part of a sentence; the middle of one that would fill the screen is left out."""
+    if len(text) <= _LONGEST_PART:
+        return text
+    return f"{text[: _LONGEST_PART // 2]}...{text[-_LONGEST_PART // 2 :]}"
+
+
 def names(known: Iterable[str]) -> str:
     """Known names as a list for a sentence, shortened if there are many."""
     known = list(known)
@@ -135,7 +147,14 @@ def names(known: Iterable[str]) -> str:
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name that is most like the one given, upper and lower case alike."""
-    folded = {candidate.lower(): candidate for candidate in known}
+    # The time of a comparison grows with the square of the lengths.
+    if len(name) > _LONGEST_NAME:
+        return None
+    folded = {
+        candidate.lower(): candidate
+        for candidate in known[:_MOST_COMPARED]
+        if len(candidate) <= _LONGEST_NAME
+    }
     close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
 

@@ -4,6 +4,7 @@ import tomllib
 from typing import Any
 
 from simkit.config.errors import CaseError, KeyPath, described, dotted, quoted
+from simkit.config.toml import loads
 
 
 def parse_override(text: str) -> tuple[KeyPath, Any]:
@@ -20,7 +21,7 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
         raise CaseError(source, "", "has no =", "KEY=VALUE such as fit.starts=64")
     try:
         # A line break would let further keys in.
-        nested = tomllib.loads(f"{key} = 0") if key.isprintable() else {}
+        nested = loads(f"{key} = 0") if key.isprintable() else {}
     except (tomllib.TOMLDecodeError, RecursionError):
         nested = {}
     path: list[str] = []
@@ -47,7 +48,7 @@ def apply_override(values: dict[str, Any], path: KeyPath, value: Any, source: st
 
 def _parse_value(text: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {text}") if text.isprintable() else {}
+        parsed = loads(f"value = {text}") if text.isprintable() else {}
     except (ValueError, RecursionError):
         return text.strip()
     return parsed["value"] if list(parsed) == ["value"] else text.strip()

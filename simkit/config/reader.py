@@ -16,6 +16,11 @@ from simkit.config.errors import CaseError, KeyPath, Mistake, dotted, one_line, 
 from simkit.config.overrides import apply_override, parse_override
 from simkit.config.schema import Case
 from simkit.config.structure import convert, find_structural_mistakes
+from simkit.config.toml import loads
+
+
+_LARGEST = 64 * 1024**2
+"""Bytes of a case file; a device that never ends is not read for ever."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +118,16 @@ def resolved_json(case: Case) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise CaseError(
+                str(path),
+                "",
+                f"has more than {_LARGEST} bytes",
+                "a case file of a few thousand",
+            )
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise CaseError(str(path), "", "does not exist", "a case file") from None
     except IsADirectoryError:
@@ -165,7 +179,7 @@ def _located(
 
 def _parse_toml(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, path) from None
     except RecursionError:

@@ -118,6 +118,8 @@ class Gamma(_Table, frozen=True, tag="gamma", tag_field="type"):
 
 Distribution = Normal | LogNormal | Uniform | Exponential | Gamma
 
+EngineName = Literal["auto", "native", "lanes", "diffrax"]
+
 
 class EnsembleTable(_Table, frozen=True):
     """Many members of one system, with what varies between them."""
@@ -137,6 +139,13 @@ class EnsembleTable(_Table, frozen=True):
             "be resumed; default: a 32nd of them, but at least 256"
         ),
     ] = None
+    engine: Annotated[
+        EngineName,
+        Meta(
+            description="what solves the members; auto: the fastest that can serve; "
+            "[which engine](../ensembles.md#three-engines-one-meaning)"
+        ),
+    ] = "auto"
 
 
 NoiseModel = Literal[
@@ -248,6 +257,13 @@ class FitTable(_Table, frozen=True):
             "default: a 32nd of them, but at least 8"
         ),
     ] = None
+    engine: Annotated[
+        EngineName,
+        Meta(
+            description="what solves the equation; auto: native where it can serve, else "
+            "diffrax; [which engine](../ensembles.md#three-engines-one-meaning)"
+        ),
+    ] = "auto"
 
 
 class LaplaceTable(_Table, frozen=True):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -74,6 +75,13 @@ def read_measurements(loaded: LoadedCase) -> MeasurementTable:
 
 def _read_rows(path: Path, data: DataTable, loaded: LoadedCase) -> list[_Row]:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise CaseError(
+                loaded.source,
+                "data.file",
+                f"is {described(data.file)}, a device or a pipe",
+                "a CSV file",
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(_parse_rows(file, path, data, loaded))
     except FileNotFoundError:
@@ -134,7 +142,7 @@ def _parse_rows(
 def _check_header(
     header: Sequence[str], path: Path, line: int, data: DataTable, loaded: LoadedCase
 ) -> None:
-    repeated = [name for index, name in enumerate(header) if name in header[:index]]
+    repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise CaseError(
             str(path),

@@ -61,6 +61,7 @@ def posterior_from_case(loaded: LoadedCase) -> Posterior:
         inputs=dict(experiment.inputs),
         measurements=measurements,
         parameters=parameters,
+        engine=case.fit.engine,
     )
     outputs = measurements.count if posterior.least_squares_obstacle() is None else 1
     gradient = choose_gradient(len(posterior.slots()), outputs)

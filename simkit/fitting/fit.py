@@ -1,5 +1,6 @@
 """From a case or a posterior to fitted parameters."""
 
+import contextlib
 import dataclasses
 import os
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from jaxtyping import Array
 from simkit.config.optimisers import OPTIMISERS
 from simkit.config.reader import LoadedCase, read_case, resolved_json
 from simkit.config.schema import FitTable
+from simkit.engines import asked_for
 from simkit.fitting.assembly import posterior_from_case
 from simkit.fitting.curvature import Optimum, hessian_obstacle, refine
 from simkit.fitting.optimisation import build_optimiser, choose_method
@@ -48,7 +50,7 @@ def fit(
     - `subject`: a case, the path of a case file, or a
       [`Posterior`][simkit.fitting.posterior.Posterior] built in Python.
     - `options`: for a posterior: method, its options, starts, seed, max_steps,
-      segment.
+      segment, and an engine where it shall not be that of the posterior.
     - `title`, `time_unit`: for a posterior: what tables and pictures say.
     - `progress`: called between segments of starts.
     - `checkpoint`: a folder in which finished segments are kept until the end: the same
@@ -58,11 +60,12 @@ def fit(
 
     **Returns:** the fit at the best of the starts that converged. A start whose solve
     failed, or that stopped short, is told in `fit.starts` and never ranked; if none
-    converged, `fit.status` says so. Double precision is switched on.
+    converged, `fit.status` says so. What solved the equation, and why that, stands in
+    `fit.engine` and `fit.engine_reason`. Double precision is switched on.
 
     **Raises:** `CaseError` for a broken case, `ValueError` for options given beside one,
-    an unknown method or option, a method that the noise models do not allow, or a
-    checkpoint of another run.
+    an unknown method or option, a method that the noise models do not allow, an engine
+    that cannot serve, or a checkpoint of another run.
 
     The optimum is that of the posterior density of the parameters in their own units,
     so it does not depend on the scale on which the optimiser moves.
@@ -84,6 +87,8 @@ def fit(
         collected = ("simkit fit", subject.text, resolved_json(case))
     else:
         posterior, options = subject, options or FitTable()
+        if options.engine != "auto":
+            posterior = dataclasses.replace(posterior, engine=options.engine)
         collected = ("simkit.fit", "", "{}")
     choice = _choose(posterior, options)
 
@@ -92,7 +97,10 @@ def fit(
             return case_facts("fit", subject)
         return object_facts("fit", posterior, repr(options))
 
-    with kept_in(checkpoint, posterior.system, facts) as kept:
+    refusing = contextlib.nullcontext()
+    if isinstance(subject, LoadedCase):
+        refusing = asked_for(options.engine, "fit.engine", subject)
+    with refusing, kept_in(checkpoint, posterior.system, facts) as kept:
         initial = np.asarray(_draw(posterior.parameters, options.seed, options.starts))
         work = StartWork(
             posterior, initial, options.max_steps, choice.least_squares, choice.optimiser, mesh

@@ -19,10 +19,12 @@ from simkit.config.schema import LogNormal, Normal, Uniform
 from simkit.fitting import noise
 from simkit.fitting.measurements import Measurements
 from simkit.fitting.parameters import Parameters, Target
+from solvers.ensemble.choice import check_engine
 from solvers.ensemble.together import solve_alone
 from solvers.gradients import AbstractGradient, Forward
 from solvers.integrators.base import AbstractMethod
 from solvers.problem import InitialValueProblem
+from solvers.solution import Solution
 from systems.base import (
     AbstractSDE,
     AbstractSystem,
@@ -61,6 +63,7 @@ class Posterior(eqx.Module):
     engine: str = eqx.field(default="auto", static=True)
 
     def __check_init__(self) -> None:
+        check_engine(self.engine)
         name, known = type(self.system).__name__, state_names(self.system)
         if isinstance(self.system, AbstractSDE):
             raise ValueError(f"Posterior: {name} is stochastic, which cannot be fitted.")
@@ -109,9 +112,25 @@ class Posterior(eqx.Module):
         self, x: Float[Array, " parameters"], times: Float[ArrayLike, "groups points"]
     ) -> Float[Array, "groups points observables"]:
         """Noise-free observables at other times; NaN where a solve failed."""
+        return self.observed(self.solutions(x, times))
+
+    def solutions(
+        self, x: Float[Array, " parameters"], times: Float[ArrayLike, "groups points"]
+    ) -> Solution:
+        """The solves behind `curves`, with a leading axis of groups.
+
+        Their `engine` and `engine_reason` say what solves this posterior, and why.
+        """
         times = jnp.asarray(times)
         contexts = (self.measurements.inputs, times, times[:, -1])
-        return over_groups(self._observe)(x[self.slot_index()], contexts)
+        return over_groups(self._solve)(x[self.slot_index()], contexts)
+
+    def observed(self, solution: Solution) -> Float[Array, "... points observables"]:
+        """The observed states of one solve or many; NaN where one failed."""
+        names = state_names(self.system)
+        columns = [names.index(item.state) for item in self.measurements.observables]
+        states = solution.states[..., np.array(columns)]
+        return jnp.where(solution.succeeded[..., None, None], states, jnp.nan)
 
     def noise_scales(
         self, x: Float[Array, " parameters"]
@@ -267,6 +286,10 @@ class Posterior(eqx.Module):
 
     def _observe(self, z: Float[Array, " slots"], context: Any) -> Array:
         """Solve for one group and look at the observed states."""
+        return self.observed(self._solve(z, context))
+
+    def _solve(self, z: Float[Array, " slots"], context: Any) -> Solution:
+        """Solve for one group."""
         inputs, times, stop = context
         natural, slots = self._natural(z), self.slots()
         system = self.system_of(z)
@@ -277,13 +300,9 @@ class Posterior(eqx.Module):
         problem = InitialValueProblem(
             system, self.start, stop, starts, {**self.inputs, **inputs}
         )
-        solution = solve_alone(
+        return solve_alone(
             problem, self._moves(problem), self.method, times, self.gradient, self.engine
         )
-        names = state_names(self.system)
-        observed = [names.index(item.state) for item in self.measurements.observables]
-        states = solution.states[:, np.array(observed)]
-        return jnp.where(solution.succeeded, states, jnp.nan)
 
     def _moves(self, problem: InitialValueProblem) -> InitialValueProblem:
         """Which arrays of the problem may differ among groups and points."""

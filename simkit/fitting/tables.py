@@ -106,9 +106,10 @@ def assemble_fit(
     known = np.isfinite(optimum.objective)
     covariance, singular = covariance_of(np.where(known, optimum.hessian, np.nan), at_bound)
     grid = curve_times(posterior)
-    facts = jax.tree.map(
-        np.asarray, _facts(posterior, optimum.x, jnp.asarray(grid), jnp.asarray(covariance))
+    found, (engine, engine_reason) = _facts(
+        posterior, optimum.x, jnp.asarray(grid), jnp.asarray(covariance)
     )
+    facts = jax.tree.map(np.asarray, found)
     estimate, slope = facts["natural"], facts["slope"]
     natural_covariance = covariance * np.outer(slope, slope)
     # A parameter at its bound has no standard error: its optimum lies beyond.
@@ -143,6 +144,8 @@ def assemble_fit(
         warnings=_warnings(
             starts, parameters, singular, converged, hessian_obstacle(posterior)
         ),
+        engine=engine,
+        engine_reason=engine_reason,
         provenance=provenance,
     )
 
@@ -189,23 +192,28 @@ def curve_times(posterior: Posterior) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _facts(posterior: Posterior, x: Array, grid: Array, covariance: Array) -> dict[str, Array]:
+def _facts(
+    posterior: Posterior, x: Array, grid: Array, covariance: Array
+) -> tuple[dict[str, Array], tuple[str, str]]:
+    """Numbers at the optimum; and what solved, which is known wherever a solve is traced."""
     parameters = posterior.parameters
     predicted = posterior.predictions(x)
     slope = jax.jvp(parameters.natural, (x,), (jnp.ones_like(x),))[1]
     derived = derived_values(posterior, x)
     jacobian = jax.jacfwd(lambda x: derived_values(posterior, x))(x)
-    return {
+    solutions = posterior.solutions(x, grid)
+    facts = {
         "natural": parameters.natural(x),
         "slope": slope,
         "predicted": predicted,
         "residuals": posterior.standardised_residuals(x, predicted),
         "log_likelihood": -posterior.objective_given(x, predicted)
         - posterior.log_prior(x, 0.0),
-        "curves": posterior.curves(x, grid),
+        "curves": posterior.observed(solutions),
         "derived": derived,
         "derived_error": jnp.sqrt(jnp.einsum("di,ij,dj->d", jacobian, covariance, jacobian)),
     }
+    return facts, (solutions.engine, solutions.engine_reason)
 
 
 def derived_values(posterior: Posterior, x: Array) -> Array:

@@ -31,11 +31,12 @@ def residuals(fit: Fit) -> Figure:
     figure = style.new_figure(3.1)
     left, right = figure.subplots(1, 2, width_ratios=[1.7, 1], sharey=True)
     handles, labels = [], []
+    residual = style.drawable(table.residual)
     for index, name in enumerate(dict.fromkeys(table.observable.tolist())):
-        mine = (table.observable == name) & np.isfinite(table.residual)
+        mine = (table.observable == name) & np.isfinite(residual)
         look = _points(index)
-        handles += left.plot(table.time[mine], table.residual[mine], **look)
-        right.plot(*normal_quantiles(table.residual[mine]), **look)
+        handles += left.plot(style.drawable(table.time)[mine], residual[mine], **look)
+        right.plot(*normal_quantiles(residual[mine]), **look)
         labels.append(plain(name))
     for axes in (left, right):
         style.prepare(axes)
@@ -48,8 +49,8 @@ def residuals(fit: Fit) -> Figure:
     right.tick_params(labelleft=True)
     if len(labels) > 1:
         style.legend(figure, handles, labels)
-    missing = int((~np.isfinite(table.residual)).sum())
-    if missing == table.residual.size:
+    missing = int((~np.isfinite(residual)).sum())
+    if missing == residual.size:
         style.message(left, "No residual is finite.")
     verb = "has" if missing == 1 else "have"
     said = f"{counted(missing, 'measurement')} {verb} no finite residual." if missing else ""
@@ -78,7 +79,7 @@ def waterfall(fit: Fit) -> Figure:
     axes = style.prepare(figure.subplots())
     style.label(axes, "start, sorted", "objective above the best")
     place = np.arange(1, above.size + 1)
-    same = above <= PLATEAU
+    same, shown = above <= PLATEAU, style.drawable(above)
     size = 5.0 if above.size <= 100 else 3.0
     handles, labels = [], []
     for mine, marker, colour, what in (
@@ -87,7 +88,7 @@ def waterfall(fit: Fit) -> Figure:
     ):
         if mine.any():
             look = {"marker": marker, "color": colour, "markersize": size}
-            handles += axes.plot(place[mine], above[mine], linestyle="none", zorder=3, **look)
+            handles += axes.plot(place[mine], shown[mine], linestyle="none", zorder=3, **look)
             labels.append(f"{what}: {counted(int(mine.sum()), 'start')}")
     if above.size:
         axes.axhspan(0.0, PLATEAU, color=style.SKY, alpha=0.18, linewidth=0, zorder=0)
@@ -184,7 +185,7 @@ def _points(series: int) -> dict[str, object]:
 
 def _symlog(axes: Axes, highest: float) -> None:
     axes.set_yscale("symlog", linthresh=PLATEAU, linscale=0.6)
-    top = max(highest, PLATEAU)
+    top = min(max(highest, PLATEAU), style.LARGEST)
     axes.set_ylim(-0.25 * PLATEAU, 2.0 * top)
     # One tick in each decade up to six, then in every second or third.
     decades = max(1, int(np.ceil(np.log10(2.0 * top / PLATEAU))))

@@ -104,14 +104,14 @@ def _columns(groups: int, observables: int) -> int:
 
 
 def _panel(axes: Axes, fit: Fit, curves: CurveTable, group: int, name: str) -> None:
-    time = curves.time[group]
+    time = style.drawable(curves.time[group])
     for lower, upper, alpha in (
         (curves.predictive_lower, curves.predictive_upper, 0.18),
         (curves.lower, curves.upper, 0.40),
     ):
         if name not in lower or name not in upper:
             continue
-        low, high = lower[name][group], upper[name][group]
+        low, high = (style.drawable(band[name][group]) for band in (lower, upper))
         axes.fill_between(
             time,
             low,
@@ -121,16 +121,15 @@ def _panel(axes: Axes, fit: Fit, curves: CurveTable, group: int, name: str) -> N
             alpha=alpha,
             linewidth=0,
         )
-    values = curves.fitted[name][group]
-    axes.plot(
-        time, np.where(np.isfinite(values), values, np.nan), color=style.BLUE, linewidth=1.4
-    )
+    values = style.drawable(curves.fitted[name][group])
+    axes.plot(time, values, color=style.BLUE, linewidth=1.4)
     table = fit.observations
     mine = (table.group == curves.group[group]) & (table.observable == name)
-    mine &= np.isfinite(table.measured)
+    measured = style.drawable(table.measured)
+    mine &= np.isfinite(measured)
     axes.plot(
-        table.time[mine],
-        table.measured[mine],
+        style.drawable(table.time)[mine],
+        measured[mine],
         linestyle="none",
         marker="o",
         markersize=4,

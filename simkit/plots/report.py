@@ -7,6 +7,7 @@ result is escaped. The same result gives the same page byte for byte.
 
 import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,6 +16,7 @@ from simkit.plots import fit_tables, summary, trajectory_tables
 from simkit.plots.captions import Caption, fit_captions, trajectory_captions
 from simkit.plots.collection import all_figures
 from simkit.plots.files import write_whole
+from simkit.plots.style import render
 from simkit.plots.svg import inline_svg
 from simkit.plots.tables import Table, as_html, escaped
 from simkit.results import Fit, Provenance, Trajectory
@@ -62,17 +64,24 @@ $tables
 </figure>""")
 
 
-def write_report(result: Trajectory | Fit, path: str | os.PathLike[str]) -> Path:
+def write_report(
+    result: Trajectory | Fit,
+    path: str | os.PathLike[str],
+    drawn: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write the page of a result to `path`, whole or not at all, and return the path.
+
+    `drawn` may hold SVG files of its figures, as `save_figures` writes them, by name: they
+    are not drawn again.
 
     Raises TypeError where `result` is neither a Trajectory nor a Fit, and OSError where
     the file cannot be written.
     """
-    return write_whole(path, report_page(result).encode("utf-8"))
+    return write_whole(path, report_page(result, drawn).encode("utf-8"))
 
 
-def report_page(result: Trajectory | Fit) -> str:
-    """The page of a result as text.
+def report_page(result: Trajectory | Fit, drawn: Mapping[str, bytes] | None = None) -> str:
+    """The page of a result as text; `drawn` is that of `write_report`.
 
     Raises TypeError where `result` is neither a Trajectory nor a Fit.
     """
@@ -81,11 +90,13 @@ def report_page(result: Trajectory | Fit) -> str:
             f"report of a result: got {type(result).__name__}, expected a Trajectory or a Fit"
         )
     sections = (
-        _fit_sections(result) if isinstance(result, Fit) else _trajectory_sections(result)
+        _fit_sections(result, drawn)
+        if isinstance(result, Fit)
+        else _trajectory_sections(result, drawn)
     )
     sections = {"Summary": _summary(result)} | sections
     sections["Configuration"] = _configuration(result.provenance)
-    sections["Provenance"] = _provenance(result.provenance)
+    sections["Provenance"] = _provenance(result)
     return _PAGE.substitute(
         title=escaped(" ".join(result.title.split()) or "Result"),
         style=resources.files("simkit.plots").joinpath("report.css").read_text("utf-8"),
@@ -97,7 +108,7 @@ def report_page(result: Trajectory | Fit) -> str:
     )
 
 
-def _fit_sections(fit: Fit) -> dict[str, str]:
+def _fit_sections(fit: Fit, drawn: Mapping[str, bytes] | None) -> dict[str, str]:
     parameters = as_html(fit_tables.parameter_table(fit))
     if fit.derived.name.size:
         parameters += as_html(fit_tables.derived_table(fit))
@@ -112,12 +123,14 @@ def _fit_sections(fit: Fit) -> dict[str, str]:
     starts += _details("Parameters at both ends", as_html(fit_tables.destination_table(fit)))
     return {
         "Parameters": parameters,
-        "Figures": _figures(fit, fit_captions(fit), tables),
+        "Figures": _figures(fit, fit_captions(fit), tables, drawn),
         "Starts": starts,
     }
 
 
-def _trajectory_sections(result: Trajectory) -> dict[str, str]:
+def _trajectory_sections(
+    result: Trajectory, drawn: Mapping[str, bytes] | None
+) -> dict[str, str]:
     tables = {"trajectory": [trajectory_tables.states_table(result)]}
     if len(result.states) > 1:
         tables["phase"] = [trajectory_tables.phase_table(result)]
@@ -130,7 +143,7 @@ def _trajectory_sections(result: Trajectory) -> dict[str, str]:
             caption = "Parameters" if heading == "Parameters" else "Counts of the solver"
             table = trajectory_tables.values_table(caption, values, units)
             sections[heading] = as_html(table)
-    figures = {"Figures": _figures(result, trajectory_captions(result), tables)}
+    figures = {"Figures": _figures(result, trajectory_captions(result), tables, drawn)}
     return {"Parameters": sections.pop("Parameters", ""), **figures, **sections}
 
 
@@ -147,16 +160,22 @@ def _summary(result: Trajectory | Fit) -> str:
 
 
 def _figures(
-    result: Trajectory | Fit, captions: dict[str, Caption], tables: dict[str, list[Table]]
+    result: Trajectory | Fit,
+    captions: dict[str, Caption],
+    tables: dict[str, list[Table]],
+    drawn: Mapping[str, bytes] | None,
 ) -> str:
+    if drawn is None:
+        figures = all_figures(result)
+        drawn = {name: render(figure, "svg", name) for name, figure in figures.items()}
     parts = []
-    for name, figure in all_figures(result).items():
+    for name, svg in drawn.items():
         caption = captions[name]
         parts.append(
             _FIGURE.substitute(
                 name=name,
                 title=escaped(caption.title),
-                svg=inline_svg(figure, f"svg-{name}", caption.title, caption.description),
+                svg=inline_svg(svg, f"svg-{name}", caption.title, caption.description),
                 text=escaped(caption.text),
                 tables="".join(as_html(table) for table in tables[name]),
             )
@@ -172,8 +191,11 @@ def _configuration(provenance: Provenance) -> str:
     return "\n".join([*parts, _details("Resolved configuration", resolved)])
 
 
-def _provenance(provenance: Provenance) -> str:
+def _provenance(result: Trajectory | Fit) -> str:
+    provenance = result.provenance
+    engine = f"{result.engine}: {result.engine_reason}" if result.engine else ""
     entries = {
+        "Solved by": engine,
         "Command": provenance.command,
         "Seed": str(provenance.seed),
         "Device": provenance.device,

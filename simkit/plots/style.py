@@ -35,6 +35,8 @@ WIDTH = 6.5
 """Width of a figure in inches: the text width of a paper."""
 TEXT, SMALL = 9.0, 8.0
 """Sizes of labels, and of ticks and notes, in points."""
+LARGEST = 1e300
+"""Numbers beyond this are not drawn: the span of an axis and its margins would overflow."""
 MANY_POINTS = 20_000
 """Above so many points a panel is drawn as pixels in SVG and PDF, to bound the file."""
 
@@ -140,6 +142,12 @@ def _columns_that_fit(labels: Sequence[str], width: float) -> int:
         if sum(0.064 * letters + 0.6 for letters in widest) <= width:
             return columns
     return 1
+
+
+def drawable(values: np.ndarray) -> np.ndarray:
+    """The values as floats, NaN wherever they are not finite or too large for an axis."""
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
 def from_zero(axes: Axes) -> None:

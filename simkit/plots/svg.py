@@ -3,17 +3,13 @@
 import re
 from xml.etree import ElementTree
 
-from matplotlib.figure import Figure
-
-from simkit.plots.style import render
-
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
-def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """The figure as an `<svg>` element with a text for those who cannot see it.
+def inline_svg(drawn: bytes, name: str, title: str, description: str) -> str:
+    """The bytes of an SVG file as an `<svg>` element with a text for those who cannot see it.
 
     `name` prefixes every identifier, since those of matplotlib (`figure_1`, `axes_1`)
     are the same in each figure and identifiers of a page must differ. The size is left
@@ -21,7 +17,7 @@ def inline_svg(figure: Figure, name: str, title: str, description: str) -> str:
     Metadata, comments and the style sheet, which would hold for the whole page, are
     dropped.
     """
-    root = ElementTree.fromstring(render(figure, "svg", salt=name))
+    root = ElementTree.fromstring(drawn)
     _drop(root, {f"{_SVG}metadata", f"{_SVG}style"})
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)

@@ -61,8 +61,8 @@ def phase(result: Trajectory, x: str | None = None, y: str | None = None) -> Fig
         )
     first, second = list(result.states)[:2]
     x, y = _known_states(result, [x or first, y or second])
-    across = np.atleast_2d(_finite(result.states[x]))
-    upwards = np.atleast_2d(_finite(result.states[y]))
+    across = np.atleast_2d(style.drawable(result.states[x]))
+    upwards = np.atleast_2d(style.drawable(result.states[y]))
     chosen = phase_members(result)
     figure = style.new_figure(4.4, width=5.0)
     axes = style.prepare(figure.subplots())
@@ -134,7 +134,7 @@ def ensemble_quantiles(result: Trajectory, state: str) -> np.ndarray:
     Shape `(5, time)`, for the probabilities in `QUANTILES`; NaN at times at which no
     member has a finite value.
     """
-    values = _finite(result.states[state][result.succeeded])
+    values = style.drawable(result.states[state][result.succeeded])
     answer = np.full((len(QUANTILES), result.times.size), np.nan)
     # Complete columns go the fast way; nanquantile is some fifty times slower.
     count = np.isfinite(values).sum(axis=0)
@@ -180,9 +180,9 @@ def _apart(result: Trajectory, names: list[str], left_out: str) -> Figure:
 
 
 def _one_solve(axes: Axes, result: Trajectory, name: str, series: int) -> Line2D:
-    values = _finite(result.states[name])
+    values = style.drawable(result.states[name])
     (line,) = axes.plot(
-        result.times,
+        style.drawable(result.times),
         values,
         color=style.COLOURS[series],
         linestyle=style.LINES[series],
@@ -221,7 +221,7 @@ def _bands(axes: Axes, result: Trajectory, name: str) -> None:
     pixels = result.times.size > style.MANY_POINTS
     for lower, upper, alpha in ((0, 4, 0.18), (1, 3, 0.22)):
         axes.fill_between(
-            result.times,
+            style.drawable(result.times),
             quantiles[lower],
             quantiles[upper],
             where=np.isfinite(quantiles[lower]),
@@ -233,14 +233,15 @@ def _bands(axes: Axes, result: Trajectory, name: str) -> None:
     members = np.flatnonzero(result.succeeded)
     for member in members[style.evenly(members.size, _LINES_IN_BAND)]:
         axes.plot(
-            result.times,
-            _finite(result.states[name][member]),
+            style.drawable(result.times),
+            style.drawable(result.states[name][member]),
             color=style.GREY,
             linewidth=0.6,
             alpha=0.8,
             rasterized=pixels,
         )
-    axes.plot(result.times, quantiles[2], color=style.BLUE, linewidth=1.6, rasterized=pixels)
+    times = style.drawable(result.times)
+    axes.plot(times, quantiles[2], color=style.BLUE, linewidth=1.6, rasterized=pixels)
     axes.margins(x=0.02)
     style.from_zero(axes)
 
@@ -272,12 +273,6 @@ def _known_states(result: Trajectory, states: Sequence[str] | None) -> list[str]
 
 def _unit(result: Trajectory, state: str) -> str:
     return result.state_units.get(state, "1")
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    """The values as floats, NaN wherever they are not finite."""
-    values = np.asarray(values, dtype=np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _why_nothing(result: Trajectory) -> str:

@@ -1,6 +1,7 @@
 """What is in a result file, told without reading its arrays."""
 
 import dataclasses
+import math
 import os
 from collections import deque
 from typing import Any
@@ -9,8 +10,8 @@ import h5py
 import numpy as np
 
 from simkit.store.datasets import path_of
-from simkit.store.guard import opened
-from simkit.store.schema import NOT_A_VARIABLE
+from simkit.store.guard import Guard, opened
+from simkit.store.schema import NOT_A_VARIABLE, StoreError
 
 
 _OF_HDF5 = frozenset(
@@ -26,6 +27,9 @@ _OF_HDF5 = frozenset(
     ]
 )
 _LONGEST_ATTRIBUTE = 100
+_MOST_BYTES = 64 * 1024**2
+"""What all attributes together may come to; thousands of them can share one long text."""
+_DEEPEST = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,34 +71,37 @@ def describe(path: str | os.PathLike[str]) -> Description:
     """
     variables: list[Variable] = []
     attributes: dict[str, dict[str, Any]] = {}
-    with opened(path, 0) as guard:
-        seen = {guard.file.id}  # a file may hold a group within itself
-        waiting: deque[tuple[str, h5py.Group]] = deque([("/", guard.file)])
+    with opened(path, _MOST_BYTES) as guard:
+        root = guard.file["/"]  # the file itself has no identity
+        seen = {root.id}  # a file may hold a group within itself
+        waiting: deque[tuple[str, h5py.Group]] = deque([("/", root)])
         while waiting:
             path_in_file, group = waiting.popleft()
-            attributes[path_in_file] = _attributes(group)
+            attributes[path_in_file] = _attributes(guard, group)
             for name in map(str, group):
                 item = guard.item(group, name)
                 if item.id in seen:
                     continue
                 seen.add(item.id)
                 if isinstance(item, h5py.Group):
+                    if path_in_file.count("/") > _DEEPEST:
+                        raise StoreError(f"{path}: groups are nested too deeply to be read.")
                     waiting.append((path_of(group, name), item))
-                elif not _is_marker(item):
-                    variables.append(_variable(path_in_file, name, item))
+                elif not _is_marker(guard, item):
+                    variables.append(_variable(guard, path_in_file, name, item))
     return Description(tuple(variables), attributes)
 
 
-def _variable(group: str, name: str, dataset: h5py.Dataset) -> Variable:
-    attributes = _attributes(dataset)
+def _variable(guard: Guard, group: str, name: str, dataset: h5py.Dataset) -> Variable:
+    attributes = _attributes(guard, dataset)
     if h5py.check_string_dtype(dataset.dtype) is not None:
         kind = "text"
     else:
         kind = str(attributes.get("dtype", dataset.dtype))
-    if dataset.is_scale:
+    if _attribute(guard, dataset, "CLASS") == "DIMENSION_SCALE":
         dimensions = (name,) * dataset.ndim
     else:
-        dimensions = tuple(_axis_name(dataset, axis) for axis in range(dataset.ndim))
+        dimensions = _axis_names(dataset)
     return Variable(
         group,
         name,
@@ -106,30 +113,52 @@ def _variable(group: str, name: str, dataset: h5py.Dataset) -> Variable:
     )
 
 
-def _axis_name(dataset: h5py.Dataset, axis: int) -> str:
-    scales = dataset.dims[axis]
-    return str(scales[0].name).rpartition("/")[2] if len(scales) else f"axis {axis}"
+def _axis_names(dataset: h5py.Dataset) -> tuple[str, ...]:
+    # The scales are looked up here: the library's own search for them ends the process
+    # where the list of scales is of another type or shape than it should be.
+    named = [f"axis {axis}" for axis in range(dataset.ndim)]
+    if "DIMENSION_LIST" in dataset.attrs:
+        stored = dataset.attrs.get_id("DIMENSION_LIST")
+        inner = h5py.check_vlen_dtype(stored.dtype)
+        if (
+            inner is not None
+            and h5py.check_ref_dtype(inner) is h5py.Reference
+            and stored.shape == (dataset.ndim,)
+        ):
+            for axis, scales in enumerate(dataset.attrs["DIMENSION_LIST"]):
+                if len(scales) and scales[0]:
+                    found = dataset.file[scales[0]].name
+                    named[axis] = str(found).rpartition("/")[2]
+    return tuple(named)
 
 
-def _is_marker(dataset: h5py.Dataset) -> bool:
-    return str(_attribute(dataset, "NAME")).startswith(NOT_A_VARIABLE)
+def _is_marker(guard: Guard, dataset: h5py.Dataset) -> bool:
+    return str(_attribute(guard, dataset, "NAME")).startswith(NOT_A_VARIABLE)
 
 
-def _attributes(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    found = {name: _attribute(item, name) for name in item.attrs if name not in _OF_HDF5}
+def _attributes(guard: Guard, item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    found = {name: _attribute(guard, item, name) for name in item.attrs if name not in _OF_HDF5}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> Any:
+def _attribute(guard: Guard, item: h5py.Group | h5py.Dataset, name: str) -> Any:
     # Texts and numbers, or short rows of them; `None` for anything else.
     if name not in item.attrs:
         return None
     stored = item.attrs.get_id(name)
-    if stored.shape is None or np.prod(stored.shape) > _LONGEST_ATTRIBUTE:
+    if stored.shape is None or math.prod(map(int, stored.shape)) > _LONGEST_ATTRIBUTE:
         return None
+    guard.charge(item, stored.get_storage_size())
     value = item.attrs[name]
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
+    guard.charge(item, _length(value))
     return value if isinstance(value, str | int | float | list) else None
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return 4 * len(value) if isinstance(value, str | bytes) else 0

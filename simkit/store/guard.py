@@ -1,9 +1,9 @@
 """Reading from a file that may be damaged or made to do harm.
 
 An HDF5 file can make its reader open other files (external links, external storage,
-virtual datasets) or fill the memory (a terabyte of zeros takes a few bytes). A `Guard`
-looks at each thing before it is read. It also turns the many ways in which HDF5 reports
-damage into one `StoreError`.
+virtual datasets), fill the memory (a terabyte of zeros takes a few bytes) or keep it busy
+for hours. A `Guard` looks at each thing before it is read. It also turns the many ways in
+which HDF5 reports damage into one `StoreError`.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from simkit.store.chunks import find_danger, memory_of
 from simkit.store.datasets import path_of
 from simkit.store.heaps import find_broken_heap
 from simkit.store.schema import BOOLEAN, StoreError
@@ -57,7 +58,12 @@ class Guard:
             raise StoreError(
                 f"{self.path}: {dataset.name} has {dataset.ndim} axes, expected {rank}."
             )
-        self._charge(dataset, dataset.nbytes)
+        if dataset.shape is None:
+            raise StoreError(f"{self.path}: {dataset.name} has no values.")
+        self.charge(dataset, memory_of(dataset))
+        danger = find_danger(dataset)
+        if danger:
+            raise StoreError(f"{self.path}: {dataset.name} {danger}; such files are not read.")
         if h5py.check_string_dtype(dataset.dtype) is not None:
             return self._text(dataset)
         values = np.asarray(dataset[()])
@@ -74,8 +80,11 @@ class Guard:
         where = f"{self.path}: the attribute {name!r} of {target.name}"
         if name not in target.attrs:
             raise StoreError(f"{where} is missing.")
-        if target.attrs.get_id(name).shape != ():
+        stored = target.attrs.get_id(name)
+        if stored.shape != ():
             raise StoreError(f"{where} is no single value.")
+        if stored.get_storage_size() > self.file_size:
+            raise StoreError(f"{where} is larger than its file.")
         value = target.attrs[name]
         if isinstance(value, np.generic):
             value = value.item()
@@ -105,12 +114,13 @@ class Guard:
             raise StoreError(f"{where} is neither group nor dataset.")
         return found
 
-    def _charge(self, dataset: h5py.Dataset, number: int) -> None:
+    def charge(self, target: h5py.HLObject, number: int) -> None:
+        """Count bytes that are read. Raises `StoreError` if they are too many."""
         self.remaining -= number
         if self.remaining < 0:
             raise StoreError(
-                f"{self.path}: {dataset.name} needs more memory than the {self.max_bytes} "
-                "bytes that may be read; a larger max_bytes allows it."
+                f"{self.path}: {target.name} needs more memory than the {self.max_bytes} "
+                "bytes that may be read; a larger max_bytes of simkit.store.load allows it."
             )
 
     def _text(self, dataset: h5py.Dataset) -> np.ndarray:
@@ -123,10 +133,10 @@ class Guard:
             for start in range(0, dataset.shape[-1] if dataset.ndim else 1, block):
                 last = (slice(start, start + block),) if dataset.ndim else ()
                 new = np.asarray(reader[(*index, *last)], dtype=object).ravel().tolist()
-                self._charge(dataset, 4 * sum(map(len, new)))
+                self.charge(dataset, 4 * sum(map(len, new)))
                 texts += new
         # Numpy makes every item as wide as the longest.
-        self._charge(dataset, 4 * len(texts) * max(map(len, texts), default=0))
+        self.charge(dataset, 4 * len(texts) * max(map(len, texts), default=0))
         return np.array(texts, dtype=str).reshape(dataset.shape)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import h5py
@@ -22,41 +23,57 @@ from simkit.store.schema import (
     from_link_name,
     schema_of,
 )
+from simkit.store.soundness import find_fault, fits_kind
 
 
 MAX_BYTES = 2 * 1024**3
 """How much memory the arrays of one result may take unless a caller allows more."""
+_ANY_FILE = 64 * 1024**2
+_MOST_EXPANDED = 100
+"""Unless a caller allows more, a file may also not come to more than `_MOST_EXPANDED` times
+its size, above what `_ANY_FILE` may: numbers of a solve compress to a half or a tenth."""
 
+_RELEASE = re.compile(r"[0-9][0-9A-Za-z.+]{0,40}")
 _SCALARS = {Form.TEXT: str, Form.INTEGER: int, Form.NUMBER: float}
 
 
-def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trajectory | Fit:
+def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Trajectory | Fit:
     """Read a result that `save` wrote; it equals the one that was saved bit for bit.
 
     (Text arrays come back as wide as their longest item.)
 
     **Arguments:**
 
-    - `path`: the file. It may come from anybody: what leads out of the file, and
-      arrays of more than `max_bytes` bytes in all, are refused before they are read.
-    - `max_bytes`: see above.
+    - `path`: the file. It may come from anybody: what leads out of the file, arrays of
+      more than `max_bytes` bytes in all, and what does not fit together are refused.
+    - `max_bytes`: see above; left out, 2 GiB, and of a file that holds little beside zeros
+      a hundred times its size.
 
     Raises `OSError` if there is no such file or it may not be read, and `StoreError` if
     it is not HDF5, not a result of simkit, written by a newer simkit, or damaged.
     """
+    if max_bytes is None:
+        max_bytes = min(MAX_BYTES, _ANY_FILE + _MOST_EXPANDED * os.stat(path).st_size)
     with opened(path, max_bytes) as guard:
-        return _read_table(guard, guard.file, _result_kind(guard))
+        kind, version = _result_kind(guard)
+        result = _read_table(guard, guard.file, kind, version)
+    fault = find_fault(result)
+    if fault:
+        raise StoreError(f"{path} does not fit together: {fault}.")
+    return result
 
 
-def _result_kind(guard: Guard) -> type:
+def _result_kind(guard: Guard) -> tuple[type, int]:
     if RUN_GROUP not in guard.file:
         raise StoreError(f"{guard.path} is HDF5, but not a result file of simkit.")
     run = guard.group(guard.file, RUN_GROUP)
     version = guard.attribute(run, "schema_version", int)
+    if version < 1:
+        raise StoreError(f"{guard.path} has schema version {version}, expected 1 or more.")
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{guard.path} has schema version {version}, but this simkit reads versions up "
-            f"to {SCHEMA_VERSION}; a newer simkit is needed."
+            f"to {SCHEMA_VERSION}; install {_writer(guard, run)}, which reads it."
         )
     kind = guard.attribute(run, "kind", str)
     if kind not in ROOT_KINDS:
@@ -64,29 +81,43 @@ def _result_kind(guard: Guard) -> type:
             f"{guard.path} holds a result of the kind {kind!r}, expected one of "
             f"{sorted(ROOT_KINDS)}."
         )
-    return ROOT_KINDS[kind]
+    return ROOT_KINDS[kind], version
 
 
-def _read_table(guard: Guard, group: h5py.Group, table: type) -> Any:
+def _writer(guard: Guard, run: h5py.Group) -> str:
+    # The simkit that wrote a file of a version that is not known here.
+    try:
+        version = json.loads(guard.attribute(run, "versions", str))["simkit-jax"]
+    except (StoreError, ValueError, LookupError, TypeError, RecursionError):
+        version = ""
+    if isinstance(version, str) and _RELEASE.fullmatch(version):
+        return f"simkit-jax {version} or newer"
+    return "a newer simkit-jax"
+
+
+def _read_table(guard: Guard, group: h5py.Group, table: type, version: int) -> Any:
     values: dict[str, Any] = {}
     draws = ""
     for field in schema_of(table):
         if field.form is Form.DRAWS:
             draws = field.name
+        elif field.since > version:
+            values[field.name] = field.default
         else:
-            values[field.name] = _read_field(guard, group, field)
+            values[field.name] = _read_field(guard, group, field, version)
     if draws:
         values[draws] = posterior.read(guard, values["name"].tolist())
     return table(**values)
 
 
-def _read_field(guard: Guard, group: h5py.Group, field: FieldSchema) -> Any:
+def _read_field(guard: Guard, group: h5py.Group, field: FieldSchema, version: int) -> Any:
     if field.table is not None:
         if field.form is Form.PROVENANCE:
-            return _read_table(guard, guard.group(guard.file, RUN_GROUP), field.table)
+            run = guard.group(guard.file, RUN_GROUP)
+            return _read_table(guard, run, field.table, version)
         if field.optional and field.name not in group:
             return None
-        return _read_table(guard, guard.group(group, field.name), field.table)
+        return _read_table(guard, guard.group(group, field.name), field.table, version)
     if field.form is Form.ARRAY:
         link = field.dimensions[0] if field.coordinate else field.name
         return _read_array(guard, group, link, field)
@@ -109,6 +140,11 @@ def _read_array(guard: Guard, group: h5py.Group, link: str, field: FieldSchema) 
         raise StoreError(
             f"{guard.path}: {path_of(group, link)} has {array.ndim} axes, expected "
             f"{field.dimensions}."
+        )
+    if not fits_kind(field, array):
+        raise StoreError(
+            f"{guard.path}: {path_of(group, link)} has the type {array.dtype}, expected "
+            f"{field.holds}."
         )
     return array
 

@@ -71,6 +71,11 @@ class RunFolder:
             there["facts"] = {**known, **new}
             write_whole(self.path / "run.json", json.dumps(there, indent=1).encode())
 
+    def fact(self, name: str) -> Any | None:
+        """A fact that was confirmed; `None` for one that nobody knew yet."""
+        there = _read_facts(self.path)
+        return None if there is None else there["facts"].get(name)
+
     def finished(self, notify: Callable[[str], None] | None = None) -> set[int]:
         """The segments that are there.
 

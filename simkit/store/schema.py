@@ -32,7 +32,9 @@ import numpy as np
 from simkit.results import Fit, Provenance, Trajectory
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the files that are written. Those of older versions are read: what they lack has its
+default. Version 2 added the engine."""
 CONVENTIONS = "CF-1.11"
 ROOT_KINDS: dict[str, type] = {"Trajectory": Trajectory, "Fit": Fit}
 RUN_GROUP = "simkit"
@@ -42,13 +44,26 @@ NOT_A_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
 BOOLEAN = "bool"
 """Value of the attribute `dtype` of int8 datasets that hold booleans, as xarray has it."""
 
+_LONGEST_SENTENCE = 1000
 _DRAWS = {("Uncertainty", "draws")}
 _UNSAFE_IN_NAMES = re.compile(r"[%/\x00-\x1f\x7f]")
 _ESCAPED = re.compile("%([0-9A-F]{2})")
 
 
 class StoreError(ValueError):
-    """A file that is no sound result file, or one that must not be read."""
+    """A file that is no sound result file, or one that must not be read.
+
+    The text is one sentence without a line break, whatever names stand in the file.
+    """
+
+    def __init__(self, message: str):
+        line = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in message
+        )
+        if len(line) > _LONGEST_SENTENCE:
+            line = f"{line[: _LONGEST_SENTENCE // 2]}...{line[-_LONGEST_SENTENCE // 2 :]}"
+        super().__init__(line)
 
 
 class Form(enum.Enum):
@@ -82,9 +97,10 @@ class FieldSchema:
     """One field of a result.
 
     - `dimensions`: its axes; a name that ends in `?` may be absent.
-    - `unit`, `unit_from`, `coordinate`: see `simkit.results`.
+    - `unit`, `unit_from`, `coordinate`, `holds`: see `simkit.results`.
     - `long_name`: one line for people.
     - `table`: the dataclass of a table; `optional`: whether it may be `None`.
+    - `since`: the first version of the file that has it; `default`: its value before.
     """
 
     name: str
@@ -93,9 +109,12 @@ class FieldSchema:
     unit: str | None = None
     unit_from: str = ""
     coordinate: bool = False
+    holds: str = "numbers"
     long_name: str = ""
     table: type | None = None
     optional: bool = False
+    since: int = 1
+    default: Any = None
 
 
 @functools.cache
@@ -180,5 +199,8 @@ def _field_schema(table: type, field: dataclasses.Field, hint: Any) -> FieldSche
         unit=field.metadata.get("unit"),
         unit_from=field.metadata.get("unit_from", ""),
         coordinate=field.metadata.get("coordinate", False),
+        holds=field.metadata.get("holds", "numbers"),
         long_name=long_name,
+        since=field.metadata.get("since", 1),
+        default=field.default,
     )

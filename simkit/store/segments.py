@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from simkit.store.atomic import write_whole
+from simkit.store.chunks import memory_of
 from simkit.store.guard import opened
 from simkit.store.schema import StoreError, from_link_name, to_link_name
 
@@ -54,11 +55,18 @@ def read_segment(folder: Path, index: int) -> dict[str, np.ndarray]:
     path = segment_path(folder, index)
     size = check_segment(path)
     with opened(path, size) as guard:
-        found = {}
+        found, left = {}, size
         for link in map(str, guard.file):
             dataset = guard.item(guard.file, link)
-            if not isinstance(dataset, h5py.Dataset) or dataset.nbytes > size:
+            # Segments are not compressed, so their arrays are not larger than the file.
+            if (
+                not isinstance(dataset, h5py.Dataset)
+                or dataset.shape is None
+                or dataset.chunks is not None
+                or memory_of(dataset) > left
+            ):
                 raise StoreError(f"{path} is no segment of a run.")
+            left -= memory_of(dataset)
             found[from_link_name(link)] = np.asarray(dataset[()])
         return found
 

@@ -11,6 +11,7 @@ from simkit.results import Fit, Trajectory
 from simkit.store.atomic import refuse_existing, write_whole
 from simkit.store.datasets import write_attribute
 from simkit.store.schema import CONVENTIONS, ROOT_KINDS, RUN_GROUP, SCHEMA_VERSION, Form
+from simkit.store.soundness import find_fault
 from simkit.store.tables import Place, write_table
 
 
@@ -39,7 +40,11 @@ def save(
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}.")
     refuse_existing(target, overwrite)
-    write_whole(target, _image(result), overwrite)
+    image = _image(result)
+    fault = find_fault(result)
+    if fault:
+        raise ValueError(f"save: {fault}.")
+    write_whole(target, image, overwrite)
 
 
 def _image(result: Trajectory | Fit) -> bytes:

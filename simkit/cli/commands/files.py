@@ -36,7 +36,7 @@ def show(file: Path, as_json: bool) -> None:
 
     description = _described(file)
     is_result = "/simkit" in description.attributes
-    values = summary(_loaded(file), {"result": str(file)}) if is_result else None
+    values = summary(loaded_result(file), {"result": str(file)}) if is_result else None
     variables = _variables(description)
     if as_json:
         click.echo(encoded({"result": values, "variables": variables}))
@@ -87,14 +87,16 @@ def plot(
     With --json there is one object: {"figures": [paths]}.
     """
     folder = output or file.parent / "figures"
-    result = _loaded(file)
+    result = loaded_result(file)
     from simkit.plots.collection import save_figures
 
     for suffix in formats:
         for path in folder.glob(f"*.{suffix}"):
             refuse_existing(path, overwrite)
     make_folder(folder)
-    _tell("figures", [str(path) for path in save_figures(result, folder, formats)], as_json)
+    tell_written(
+        "figures", [str(path) for path in save_figures(result, folder, formats)], as_json
+    )
 
 
 @click.command()
@@ -115,15 +117,16 @@ def report(file: Path, output: Path | None, overwrite: bool, as_json: bool) -> N
     """
     target = output or file.parent / "report.html"
     refuse_existing(target, overwrite)
-    result = _loaded(file)
+    result = loaded_result(file)
     from simkit.plots.report import write_report
 
     make_folder(target.parent)
     write_report(result, target)
-    _tell("report", str(target), as_json)
+    tell_written("report", str(target), as_json)
 
 
-def _tell(kind: str, written: Any, as_json: bool) -> None:
+def tell_written(kind: str, written: Any, as_json: bool) -> None:
+    """Print the paths of what was written, or one JSON object with them."""
     if as_json:
         import json
 
@@ -133,7 +136,8 @@ def _tell(kind: str, written: Any, as_json: bool) -> None:
         click.echo(path)
 
 
-def _loaded(file: Path) -> "Trajectory | Fit":
+def loaded_result(file: Path) -> "Trajectory | Fit":
+    """The result of a file. Ends with exit code 2 where it cannot be read."""
     from simkit.store.reader import load
     from simkit.store.schema import StoreError
 

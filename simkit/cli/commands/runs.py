@@ -67,7 +67,7 @@ def _prepare(
         read_measurements(loaded)
     plan = Plan(command, loaded, output_files(path, output), **options)
     refuse_existing(plan.files.result, plan.overwrite or plan.resume)
-    make_folder(plan.files.folder)
+    plan = dataclasses.replace(plan, is_new=make_folder(plan.files.folder))
     _collect_garbage_seldom()
     return plan
 
@@ -183,17 +183,18 @@ def _write(
     progress(0, 0, "writing")
     save(result, files.result, overwrite=plan.overwrite or run.may_replace)
     written: dict[str, Any] = {"result": str(files.result)}
-    output = plan.loaded.case.output
+    output, drawn = plan.loaded.case.output, {}
     if output.plots:
         from simkit.plots.collection import save_figures
 
         progress(0, 0, "drawing")
         paths = save_figures(result, files.figures, output.formats)
         written["figures"] = [str(path) for path in paths]
+        drawn = {path.stem: path.read_bytes() for path in paths if path.suffix == ".svg"}
     if output.report:
         from simkit.plots.report import write_report
 
-        write_report(result, files.report)
+        write_report(result, files.report, drawn or None)
         written["report"] = str(files.report)
     return written
 
