@@ -19,8 +19,8 @@ demo: $(STAMP)
 
 # Two files at a time, then alone what measures time.
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=40 --durations-min=5
+	$(BIN)/python -m pytest -m alone --durations=10
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

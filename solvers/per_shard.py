@@ -138,8 +138,9 @@ def _bind(
         out_specs=[layout.spec(kind, False) for kind in outs],
         check_vma=False,
     )
-    # Jax must see this one, as it asks it for the devices.
-    program = jax.make_jaxpr(whole)(*[_aval(x) for x in operands])
+    # Jax must see this one, as it asks it for the devices. It looks into tuples for that,
+    # but not for programs that it would have to rewrite, from 0.12 on.
+    program = (jax.make_jaxpr(whole)(*[_aval(x) for x in operands]),)
     return _sharded.bind(
         *operands, shard=shard, program=program, layout=layout, ins=tuple(ins), outs=tuple(outs)
     )
@@ -180,7 +181,7 @@ def _lowered(
 ) -> list[Array]:
     """What is compiled: a `shard_map`, or inside one that took another axis its body alone."""
     if not _is_bound(layout.axis):
-        return jaxpr_as_fun(program)(*operands)
+        return jaxpr_as_fun(program[0])(*operands)
     index = jax.lax.axis_index(layout.axis)
 
     def own(x: Array, kind: Kind) -> Array:
@@ -228,7 +229,7 @@ def _whole_avals(
 
 
 def _evaluated(*operands: Any, **parameters: Any) -> list[Array]:
-    return jax.jit(jaxpr_as_fun(parameters["program"]))(*operands)
+    return jax.jit(jaxpr_as_fun(parameters["program"][0]))(*operands)
 
 
 _sharded = Primitive("simkit_sharded")

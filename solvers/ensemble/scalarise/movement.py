@@ -59,6 +59,14 @@ def _concatenate(equation: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     return [np.concatenate(_alike(values), axis=equation.params["dimension"])]
 
 
+def _stack(equation: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.stack(_alike(values), axis=equation.params["axis"])]
+
+
+def _unstack(equation: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+    return list(np.moveaxis(values[0], equation.params["axis"], 0))
+
+
 def _reverse(equation: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     return [np.flip(values[0], equation.params["dimensions"])]
 
@@ -152,6 +160,8 @@ _RULES: dict[str, Callable[[Any, list[np.ndarray]], list[np.ndarray]]] = {
     "transpose": _transpose,
     "slice": _slice,
     "concatenate": _concatenate,
+    "stack": _stack,
+    "unstack": _unstack,
     "rev": _reverse,
     "split": _split,
     "tile": _tile,
