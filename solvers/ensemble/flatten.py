@@ -34,7 +34,12 @@ def flatten(
     numbers, others = eqx.partition(whole, eqx.is_inexact_array)
     _check_constants(others)
     leaves, tree = jax.tree.flatten(numbers)
-    flags = jax.tree.map(lambda _, varies: varies, numbers, (moves.system, moves.inputs))
+    flags = jax.tree.map(
+        lambda number, varies: None if number is None else varies,
+        numbers,
+        (moves.system, moves.inputs),
+        is_leaf=lambda number: number is None,
+    )
     is_varied = jax.tree.leaves(flags)
     shapes = [
         leaf.shape[1:] if varies else leaf.shape

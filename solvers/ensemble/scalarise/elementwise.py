@@ -145,6 +145,28 @@ def _square(builder: Builder, equation: Any, values: list[np.ndarray]) -> np.nda
     return each(lambda x: builder.make("mul", x, x), *values)
 
 
+def _one_minus_square(builder: Builder, equation: Any, values: list[np.ndarray]) -> np.ndarray:
+    del equation
+
+    def product(x: Element) -> Element:
+        return builder.make("mul", builder.make("add", x, 1.0), builder.make("sub", 1.0, x))
+
+    return each(product, *values)
+
+
+def _polynomial(builder: Builder, equation: Any, values: list[np.ndarray]) -> np.ndarray:
+    """By Horner's rule, from the lowest coefficient on."""
+    del equation
+
+    def horner(x: Element, *coefficients: Element) -> Element:
+        total = coefficients[-1]
+        for coefficient in reversed(coefficients[:-1]):
+            total = builder.make("add", builder.make("mul", total, x), coefficient)
+        return total
+
+    return each(horner, *np.broadcast_arrays(*values))
+
+
 def _rsqrt(builder: Builder, equation: Any, values: list[np.ndarray]) -> np.ndarray:
     del equation
     return each(lambda x: builder.make("div", 1.0, builder.make("sqrt", x)), *values)
@@ -213,6 +235,8 @@ _RULES: dict[str, Rule] = {
     "clamp": _clamp,
     "integer_pow": _integer_pow,
     "square": _square,
+    "one_minus_square": _one_minus_square,
+    "polynomial": _polynomial,
     "rsqrt": _rsqrt,
     "exp2": _exp2,
     "log2": _log2,
