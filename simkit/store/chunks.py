@@ -9,19 +9,15 @@ import math
 import zlib
 
 import h5py
-from h5py import h5z
 
 
-_FILTERS = {
-    h5z.FILTER_SHUFFLE: "shuffle",
-    h5z.FILTER_DEFLATE: "gzip",
-    h5z.FILTER_FLETCHER32: "checksum",
-}
-"""The filters that simkit writes, in the order in which it writes them."""
+_GZIP = 1
+_FILTERS = {2: "shuffle", _GZIP: "gzip", 3: "checksum"}
+"""The filters that simkit writes by their numbers in HDF5, in the order of writing."""
 _MOST_INFLATED = 1032
 """How many bytes one byte of a deflate stream can stand for (zlib's own account)."""
-_HARMLESS = 256 * 1024**2
-"""Bytes that may be inflated without a look at them: a second or less."""
+_HARMLESS = 4 * 1024**2
+"""Bytes that may be inflated without a look at them."""
 _OF_A_CHUNK = 1024
 """Bytes that are reckoned for each chunk beside its values; a million take a quarter minute."""
 
@@ -48,7 +44,7 @@ def find_danger(dataset: h5py.Dataset) -> str | None:
     unknown = _unknown_filter(dataset)
     if unknown:
         return f"is encoded by {unknown}, which simkit never does"
-    deflated = h5z.FILTER_DEFLATE in _filter_codes(dataset)
+    deflated = _GZIP in _filter_codes(dataset)
     stored = dataset.id.get_storage_size()
     if deflated and stored * _MOST_INFLATED > _HARMLESS and _holds_too_much(dataset):
         return "has a chunk that holds more than its size"
@@ -56,7 +52,7 @@ def find_danger(dataset: h5py.Dataset) -> str | None:
 
 
 def _chunk_size(dataset: h5py.Dataset) -> int:
-    return math.prod(map(int, dataset.chunks)) * dataset.dtype.itemsize
+    return math.prod(map(int, dataset.chunks or ())) * dataset.dtype.itemsize
 
 
 def _filter_codes(dataset: h5py.Dataset) -> list[int]:
@@ -77,11 +73,17 @@ def _unknown_filter(dataset: h5py.Dataset) -> str | None:
 
 
 def _holds_too_much(dataset: h5py.Dataset) -> bool:
-    limit = _chunk_size(dataset)
+    limit, place_of_gzip = _chunk_size(dataset), _filter_codes(dataset).index(_GZIP)
     places: list[tuple[int, ...]] = []
     dataset.id.chunk_iter(lambda found: places.append(found.chunk_offset))
     for place in places:
         mask, content = dataset.id.read_direct_chunk(place)
-        if mask == 0 and len(zlib.decompressobj().decompress(content, limit + 1)) > limit:
+        try:
+            # A bit of the mask says of each filter whether the chunk went without it.
+            deflated = not mask >> place_of_gzip & 1
+            size = len(zlib.decompressobj().decompress(content, limit + 1)) if deflated else 0
+        except zlib.error:
+            continue  # damaged, as HDF5 will say
+        if size > limit:
             return True
     return False

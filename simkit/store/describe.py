@@ -72,7 +72,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     variables: list[Variable] = []
     attributes: dict[str, dict[str, Any]] = {}
     with opened(path, _MOST_BYTES) as guard:
-        root = guard.file["/"]  # the file itself has no identity
+        root: Any = guard.file["/"]  # the file itself has no identity
         seen = {root.id}  # a file may hold a group within itself
         waiting: deque[tuple[str, h5py.Group]] = deque([("/", root)])
         while waiting:
@@ -125,10 +125,11 @@ def _axis_names(dataset: h5py.Dataset) -> tuple[str, ...]:
             and h5py.check_ref_dtype(inner) is h5py.Reference
             and stored.shape == (dataset.ndim,)
         ):
-            for axis, scales in enumerate(dataset.attrs["DIMENSION_LIST"]):
+            found: Any = dataset.attrs["DIMENSION_LIST"]
+            for axis, scales in enumerate(found):
                 if len(scales) and scales[0]:
-                    found = dataset.file[scales[0]].name
-                    named[axis] = str(found).rpartition("/")[2]
+                    scale = dataset.file[scales[0]].name
+                    named[axis] = str(scale).rpartition("/")[2]
     return tuple(named)
 
 
