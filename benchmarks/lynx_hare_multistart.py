@@ -14,6 +14,7 @@ import platform
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,7 +78,7 @@ def scipy_fit(begin: np.ndarray, posterior: Posterior) -> np.ndarray:
     """Half the sum of squares of every start."""
     data = posterior.measurements
     arguments = (np.asarray(data.times[0]), np.asarray(data.values[0]))
-    options = dict.fromkeys(("xtol", "ftol", "gtol"), TOLERANCE) | {"max_nfev": STEPS}
+    options: Any = {"xtol": TOLERANCE, "ftol": TOLERANCE, "gtol": TOLERANCE, "max_nfev": STEPS}
     return np.array(
         [
             scipy.optimize.least_squares(scipy_residuals, x, args=arguments, **options).cost

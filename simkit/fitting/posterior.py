@@ -301,7 +301,13 @@ class Posterior(eqx.Module):
             system, self.start, stop, starts, {**self.inputs, **inputs}
         )
         return solve_alone(
-            problem, self._moves(problem), self.method, times, self.gradient, self.engine
+            problem,
+            self._moves(problem),
+            self.method,
+            times,
+            self.gradient,
+            self.engine,
+            directions=sum(target.role != "noise" for target in slots),
         )
 
     def _moves(self, problem: InitialValueProblem) -> InitialValueProblem:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from solvers.ensemble.choice import Chosen, compute
 from solvers.ensemble.flatten import flatten, key_words
 from solvers.ensemble.law import Answer
-from solvers.ensemble.sensitivities import Engine, answer
+from solvers.ensemble.sensitivities import MOST_STATES, Engine, answer
 from solvers.gradients import AbstractGradient, Forward, Replayed
 from solvers.integrators.base import AbstractMethod
 from solvers.problem import InitialValueProblem
@@ -61,13 +61,16 @@ def solve_alone(
     times: Array,
     gradient: AbstractGradient,
     engine: str,
+    directions: int = 0,
 ) -> Solution:
     """Solve one problem without noise by the engine that serves, in a compiled program.
 
     Under `vmap` the problems become the members of one ensemble.
 
     **Arguments:** as of `solve_together`, without an axis of members: `moves` says which
-    arrays differ, or could, where this is mapped.
+    arrays differ, or could, where this is mapped. `directions` is along how many numbers
+    derivatives will be taken; where that makes too many sensitivities, `auto` leaves all to
+    diffrax.
 
     **Raises:** as `solve_together`.
     """
@@ -76,7 +79,12 @@ def solve_alone(
         return jnp.asarray(leaf)[None] if moves else leaf
 
     lifted = jax.tree.map(lift, problem, moves)
-    chosen = _ask_engines(lifted, moves, method, times, gradient, engine, None, many=False)
+    count = problem.initial_state.shape[-1] * (1 + directions)
+    if engine == "auto" and count > MOST_STATES:
+        reason = f"The {count} states and sensitivities are too many for the other engines."
+        chosen = Chosen(None, "diffrax", reason)
+    else:
+        chosen = _ask_engines(lifted, moves, method, times, gradient, engine, None, many=False)
     if chosen.answer is not None:
         return jax.tree.map(lambda leaf: leaf[0], _package(chosen.answer, times, chosen))
     solution = solve(problem, method, save_at=times, gradient=gradient, throw=False)
