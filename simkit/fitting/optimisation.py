@@ -88,9 +88,10 @@ def suited(posterior: Posterior, optimiser: Any, least_squares: bool) -> tuple[P
 
     Without an optimiser it is optimistix' own.
 
-    For few free numbers second derivatives are taken in forward mode throughout: on the
-    lynx-hare fit (8 of them, 16 starts) its program took 11 to 17 s to compile where that
-    of forward over reverse mode took 23 to 30, and 1.6 s to run where that took 1.0.
+    For few free numbers second derivatives are taken in forward mode throughout: solved by
+    diffrax, the program of the lynx-hare fit (8 of them, 16 starts) took 11 to 17 s to
+    compile where that of forward over reverse mode took 23 to 30, and 1.6 s to run where
+    that took 1.0.
     """
     gradient = posterior.gradient
     if optimiser is None:
