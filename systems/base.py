@@ -76,6 +76,10 @@ def _as_parameter(value: Any) -> Any:
     compile anew; a jax array would be single precision if made before an entry
     point switches double precision on.
     """
+    if isinstance(value, list | tuple) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+    ):
+        return np.asarray(value, dtype=np.float64)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return value
     return np.asarray(value, dtype=np.float64)
@@ -147,10 +151,7 @@ class AbstractSystem(eqx.Module):
     derived_units: ClassVar[Mapping[str, str]] = {}
 
     def __check_init__(self) -> None:
-        for field, declaration in _declared_fields(self):
-            _check_bounds(
-                type(self).__name__, field.name, getattr(self, field.name), declaration
-            )
+        check_parameters(self)
 
     @abc.abstractmethod
     def vector_field(
@@ -234,8 +235,23 @@ class AbstractHamiltonian(AbstractSystem):
         return jnp.concatenate([velocity, force])
 
 
-def parameter_declarations(system: AbstractSystem) -> tuple[ParameterDeclaration, ...]:
-    """The declared parameters of a system, nested modules included, in field order."""
+def check_parameters(module: eqx.Module) -> None:
+    """Whether the declared parameters of a module lie within their bounds.
+
+    Raises `ValueError` for the first one that does not; traced values are not seen.
+    """
+    for field, declaration in declared_fields(module):
+        _check_bounds(
+            type(module).__name__, field.name, getattr(module, field.name), declaration
+        )
+
+
+def parameter_declarations(system: eqx.Module) -> tuple[ParameterDeclaration, ...]:
+    """The declared parameters of a system, in field order.
+
+    Those of modules within are included, by dotted path; an item of a tuple of modules
+    goes by its place, as in `terms.0.pair.epsilon`.
+    """
     return tuple(_walk_declarations(system, ""))
 
 
@@ -244,7 +260,7 @@ def state_names(system: AbstractSystem) -> tuple[str, ...]:
     return tuple(state.name for state in system.states)
 
 
-def get_parameter(system: AbstractSystem, name: str) -> PyTree:
+def get_parameter(system: eqx.Module, name: str) -> PyTree:
     """The value of the parameter at a dotted path.
 
     Raises `KeyError` if there is no declared parameter of that name.
@@ -279,7 +295,8 @@ def complete_inputs(system: AbstractSystem, inputs: Inputs | None) -> dict[str, 
     return {name: _as_parameter(given.get(name, default)) for name, default in declared.items()}
 
 
-def _declared_fields(module: Any) -> list[tuple[dataclasses.Field, dict[str, Any]]]:
+def declared_fields(module: Any) -> list[tuple[dataclasses.Field, dict[str, Any]]]:
+    """The fields of one module that are parameters, each with what it declares."""
     return [
         (field, field.metadata[_DECLARATION])
         for field in dataclasses.fields(module)
@@ -310,8 +327,12 @@ def _walk_declarations(module: Any, prefix: str) -> list[ParameterDeclaration]:
             found.append(
                 ParameterDeclaration(name=prefix + field.name, size=size, **declaration)
             )
-        elif isinstance(value, AbstractSystem):
+        elif isinstance(value, eqx.Module):
             found += _walk_declarations(value, f"{prefix}{field.name}.")
+        elif isinstance(value, tuple):
+            for place, item in enumerate(value):
+                if isinstance(item, eqx.Module):
+                    found += _walk_declarations(item, f"{prefix}{field.name}.{place}.")
     return found
 
 
@@ -322,7 +343,7 @@ def _getter(system: Any, name: str) -> Callable[[Any], Any]:
 
     def get(module: Any) -> Any:
         for part in name.split("."):
-            module = getattr(module, part)
+            module = module[int(part)] if part.isdecimal() else getattr(module, part)
         return module
 
     return get
