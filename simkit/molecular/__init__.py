@@ -1,0 +1,1 @@
+"""What molecular trajectories tell, and models fitted to it."""
