@@ -1,159 +1,142 @@
-"""Ensembles: simkit's engines against diffrax under vmap and what else is installed.
+"""Ensembles: simkit's engines, diffrax under vmap, other libraries, and C++ by hand.
 
-One run, the engines in turn, the least of the repeats; the error beside each time is the
-median over members of the largest relative difference to a solution at 1e-13. Run as
-`python benchmarks/ensembles.py [--members 10000] [--quick]`. Peers that are not installed
-are left out and named: numbalsoda, heyoka.
+One run, all in turn, the least of the repeats. Times are of processors, all threads added
+up, as other programs may share the machine; the time of the clock stands beside them. The
+error is the median over members of the largest difference to a solution at 1e-12, relative
+to the largest state. Peers run in processes of their own, in the environment whose Python
+`SIMKIT_PEERS_PYTHON` names; one that is not there has a row that says so. Run as
+`make bench-ensemble`, or `python benchmarks/ensembles.py [--members 10000] [--quick]`.
 """
 
 import argparse
 import datetime
 import importlib.util
 import math
+import os
 import platform
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from peers import limit
+from peers.experiments import Experiment, experiments
+from peers.outside import PEERS, ask
+from peers.protocol import least
 
 from solvers.ensemble.members import ensemble
 from solvers.integrators.base import AbstractMethod
-from solvers.integrators.deterministic import Dopri8, Tsit5
-from solvers.integrators.rosenbrock import Rodas5P
+from solvers.integrators.deterministic import Tsit5
+from solvers.integrators.dop853 import DOP853
 from solvers.integrators.stochastic import EulerMaruyama
 from solvers.problem import InitialValueProblem
-from systems.base import AbstractODE, State, parameter
-from systems.chaos import Lorenz63
-from systems.oscillators import VanDerPol
 from systems.stochastic import GeometricBrownianMotion
 
 
-class Robertson(AbstractODE):
-    """Robertson's chemical reactions, the classic stiff problem."""
+class Row(NamedTuple):
+    """Seconds per member, of processors and of the clock, and the final states."""
 
-    slow: Any = parameter(0.04)
-    fast: Any = parameter(3e7)
-    middle: Any = parameter(1e4)
-    states = (State("a", 1.0), State("b", 0.0), State("c", 0.0))
-
-    def vector_field(self, t: Any, y: Any, inputs: Any) -> Any:
-        """Three reactions."""
-        del t, inputs
-        first, second, third = (
-            self.slow * y[0],
-            self.fast * y[1] ** 2,
-            self.middle * y[1] * y[2],
-        )
-        return jnp.stack([third - first, first - third - second, second])
+    cpu: float
+    wall: float
+    states: Any
 
 
-class Experiment(NamedTuple):
-    """An ensemble that is timed: the problem, what varies, and which methods solve it."""
-
-    title: str
-    problem: InitialValueProblem
-    parameters: dict[str, np.ndarray]
-    method: Callable[..., AbstractMethod]
-    peer: Callable[[float], Any]
-    tolerances: tuple[float, ...]
-    share: float
-    """Of the members, what diffrax is given; its time is per member."""
-
-
-def experiments(members: int) -> list[Experiment]:
-    """All ensembles, with parameters in a random order."""
-    draws = np.random.default_rng(0)
-    mix = draws.permutation
-    rates = 1 + 0.2 * draws.uniform(-1, 1, (3, members))
-    return [
-        Experiment(
-            "Lorenz",
-            InitialValueProblem(Lorenz63(), 0.0, 10.0, [1.0, 0.0, 0.0]),
-            {"rho": mix(np.linspace(0, 28, members))},
-            Tsit5,
-            lambda tolerance: diffrax.Tsit5(),
-            (1e-6, 1e-8),
-            1.0,
-        ),
-        Experiment(
-            "van der Pol, damping 1 to 1000",
-            InitialValueProblem(VanDerPol(), 0.0, 100.0, [2.0, 0.0]),
-            {"damping": mix(np.geomspace(1, 1000, members))},
-            Rodas5P,
-            lambda tolerance: diffrax.Kvaerno5(),
-            (1e-6,),
-            0.02,
-        ),
-        Experiment(
-            "Robertson, rates within 20 %",
-            InitialValueProblem(Robertson(), 0.0, 1e4),
-            {
-                name: base * rate
-                for name, base, rate in zip(
-                    ("slow", "fast", "middle"), (0.04, 3e7, 1e4), rates, strict=True
-                )
-            },
-            Rodas5P,
-            lambda tolerance: diffrax.Kvaerno5(),
-            (1e-6,),
-            0.1,
-        ),
-    ]
-
-
-def least_seconds(run: Callable[[], Any], repeats: int) -> tuple[float, float, Any]:
-    """Seconds of the first call and the least of the others, and the result."""
-    begun = time.perf_counter()
-    result = jax.block_until_ready(run())
-    first, calls = time.perf_counter() - begun, []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        jax.block_until_ready(run())
-        calls.append(time.perf_counter() - begun)
-    return first, min(calls), result
-
-
-def by_engine(item: Experiment, engine: str, tolerance: float, repeats: int) -> Any:
-    """First call, least call, and final states."""
-    method = item.method(rtol=tolerance, atol=tolerance, max_steps=1_000_000)
+def by_engine(item: Experiment, engine: str, method: AbstractMethod, repeats: int) -> Row:
+    """One of simkit's engines."""
     parameters = {name: jnp.asarray(value) for name, value in item.parameters.items()}
+    times: dict[str, Any] = {"save_at": jnp.asarray(item.times)} if item.saves else {}
 
     def run() -> Any:
-        found = ensemble(item.problem, method, parameters=parameters, engine=engine)
-        return found.final_state
+        found = ensemble(item.problem, method, parameters=parameters, engine=engine, **times)
+        return jax.block_until_ready((found.final_state, found.states))[0]
 
-    return least_seconds(run, repeats)
+    cpu, wall, states = least(run, repeats)
+    return Row(cpu / len(states), wall / len(states), states)
 
 
-def by_diffrax(item: Experiment, tolerance: float, repeats: int) -> Any:
-    """The same through diffrax under vmap, for a share of the members."""
-    count = max(1, round(item.share * len(next(iter(item.parameters.values())))))
+def on_one_thread(item: Experiment, method: AbstractMethod, repeats: int) -> Row:
+    """The compiled engine as C++ is timed."""
+    from solvers.ensemble.native.registry import handler
+
+    handler().set_threads(1)
+    try:
+        return by_engine(item, "native", method, repeats)
+    finally:
+        handler().set_threads(os.cpu_count() or 1)
+
+
+def by_diffrax(item: Experiment, tolerance: float, repeats: int) -> Row:
+    """Diffrax under vmap, for a share of the members."""
+    count = min(len(item.table), max(200, round(item.share * len(item.table))))
     kind = type(item.problem.system)
+    save: Any = diffrax.SaveAt(t1=True)
+    if item.saves:
+        save = diffrax.SaveAt(ts=jnp.asarray(item.times))
 
     def one(values: dict[str, Any]) -> Any:
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, system: system.vector_field(t, y, {})),
-            item.peer(tolerance),
+            item.peer(),
             t0=item.problem.start,
             t1=item.problem.stop,
             dt0=None,
             y0=item.problem.initial_state,
             args=kind(**values),
+            saveat=save,
             stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
             adjoint=diffrax.ForwardMode(),
             max_steps=None,
             throw=False,
         )
-        return jnp.asarray(solution.ys)[0]
+        return solution.ys
 
     some = {name: jnp.asarray(value[:count]) for name, value in item.parameters.items()}
     solve = jax.jit(jax.vmap(one))
-    first, seconds, states = least_seconds(lambda: solve(some), repeats)
-    return first, seconds * len(next(iter(item.parameters.values()))) / count, states
+    cpu, wall, found = least(lambda: jax.block_until_ready(solve(some)), repeats)
+    return Row(cpu / count, wall / count, np.asarray(found)[:, -1])
+
+
+def by_limit(item: Experiment, tolerance: float, repeats: int) -> Row | str:
+    """C++ by hand, on one thread, the better of two and four vectors side by side."""
+    assert item.limit is not None
+    rows = []
+    for groups in (2, 4):
+        try:
+            library = limit.compile_limit(groups)
+        except FileNotFoundError as error:
+            return str(error)
+        operands = item.span, item.initial, item.table, tolerance, item.times
+        cpu, wall, found = least(
+            lambda library=library, operands=operands: limit.solve(
+                library, str(item.limit), *operands
+            ),
+            repeats,
+        )
+        rows.append(Row(cpu / len(found[0]), wall / len(found[0]), found[0]))
+    return min(rows, key=lambda row: row.cpu)
+
+
+def by_peers(item: Experiment, tolerance: float, repeats: int) -> dict[str, Row | str]:
+    """The other libraries that take the law; they give the end point alone."""
+    case = {
+        "law": item.law,
+        "initial": item.initial,
+        "parameters": item.table,
+        "span": np.array(item.span),
+        "tolerance": tolerance,
+        "repeats": repeats,
+    }
+    rows: dict[str, Row | str] = {}
+    for peer in PEERS:
+        if item.law not in peer.laws:
+            continue
+        answer = ask(peer, case)
+        if not isinstance(answer, str):
+            count = len(answer["states"])
+            answer = Row(answer["cpu"] / count, answer["wall"] / count, answer["states"])
+        rows[peer.name] = answer
+    return rows
 
 
 def median_error(states: Any, exact: Any) -> float:
@@ -163,35 +146,57 @@ def median_error(states: Any, exact: Any) -> float:
     return float(np.median(np.max(np.abs(states - exact) / scale, axis=1)))
 
 
+def rows_of(
+    item: Experiment, tolerance: float, repeats: int, engines: list[str]
+) -> dict[str, Row | str]:
+    """All who take part in one ensemble."""
+    options = {"rtol": tolerance, "atol": tolerance, "max_steps": 1_000_000}
+    method = item.method(**options)
+    name = type(method).__name__
+    rows: dict[str, Row | str] = {"diffrax, vmap": by_diffrax(item, tolerance, 2)}
+    for engine in engines:
+        rows[f"{engine}, {name}"] = by_engine(item, engine, method, repeats)
+    if "native" in engines:
+        rows[f"native, {name}, one thread"] = on_one_thread(item, method, repeats)
+    if item.method is Tsit5:
+        for engine in engines:
+            rows[f"{engine}, DOP853"] = by_engine(item, engine, DOP853(**options), repeats)
+    if item.limit is not None:
+        rows[f"C++, {name}, one thread"] = by_limit(item, tolerance, repeats)
+    if not item.saves:
+        rows |= by_peers(item, tolerance, min(repeats, 2))
+    return rows
+
+
 def print_ordinary(members: int, repeats: int, engines: list[str]) -> None:
     """The table of ordinary differential equations."""
-    print("| ensemble | tolerance | engine | us per member | diffrax / it | error | first, s |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| ensemble | tolerance | by | CPU, us per member | clock, us | diffrax / it | error |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for item in experiments(members):
-        exact = by_engine(item, engines[0], 1e-12, 1)[2]
+        tight = item.method(rtol=1e-12, atol=1e-12, max_steps=10_000_000)
+        exact = by_engine(item._replace(saves=0), engines[0], tight, 1).states
         for tolerance in item.tolerances:
-            rows = {"diffrax, vmap": by_diffrax(item, tolerance, min(repeats, 2))}
-            for engine in engines:
-                rows[engine] = by_engine(item, engine, tolerance, repeats)
-            if item.method is Tsit5:
-                higher = item._replace(method=Dopri8)
-                for engine in engines:
-                    rows[f"{engine}, Dopri8"] = by_engine(higher, engine, tolerance, repeats)
-            slowest = rows["diffrax, vmap"][1]
-            for name, (first, seconds, states) in rows.items():
-                each = 1e6 * seconds / members
+            rows = rows_of(item, tolerance, repeats, engines)
+            slowest = rows["diffrax, vmap"]
+            assert isinstance(slowest, Row)
+            for name, row in rows.items():
+                start = f"| {item.title} | {tolerance:g} | {name} | "
+                if isinstance(row, str):
+                    print(f"{start}{row} | | | |", flush=True)
+                    continue
                 print(
-                    f"| {item.title} | {tolerance:g} | {name} | {each:.2f} | "
-                    f"{slowest / seconds:.1f} | {median_error(states, exact):.1e} | "
-                    f"{first:.2f} |",
+                    f"{start}{1e6 * row.cpu:.2f} | {1e6 * row.wall:.2f} | "
+                    f"{slowest.cpu / row.cpu:.1f} | {median_error(row.states, exact):.1e} |",
                     flush=True,
                 )
 
 
 def print_stochastic(paths: int, steps: int, repeats: int, engines: list[str]) -> None:
     """The table of stochastic paths: geometric Brownian motion by Euler and Maruyama."""
-    print("\n| engine | ns per path and step | mean | exact mean |")
-    print("| --- | --- | --- | --- |")
+    print("\n| engine | CPU, ns per path and step | clock, ns | mean | exact mean |")
+    print("| --- | --- | --- | --- | --- |")
     system = GeometricBrownianMotion()
     problem = InitialValueProblem(system, 0.0, 1.0)
     method = EulerMaruyama(step=1.0 / steps)
@@ -201,11 +206,15 @@ def print_stochastic(paths: int, steps: int, repeats: int, engines: list[str]) -
         def run(engine: str = engine) -> Any:
             key = jax.random.key(0)
             found = ensemble(problem, method, key=key, members=paths, engine=engine)
-            return found.final_state
+            return jax.block_until_ready(found.final_state)
 
-        _, seconds, states = least_seconds(run, repeats)
-        mean = float(jnp.mean(states))
-        print(f"| {engine} | {1e9 * seconds / paths / steps:.2f} | {mean:.4f} | {exact:.4f} |")
+        cpu, wall, states = least(run, repeats)
+        each = 1e9 / paths / steps
+        print(
+            f"| {engine} | {each * cpu:.2f} | {each * wall:.2f} | "
+            f"{float(jnp.mean(states)):.4f} | {exact:.4f} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -213,16 +222,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="at most 3 repeats")
     options = parser.parse_args()
+    members, repeats = options.members, min(options.repeats, 3 if options.quick else 1000)
     jax.config.update("jax_enable_x64", True)
     engines = ["lanes"]
     if importlib.util.find_spec("llvmlite") is not None:
         engines.insert(0, "native")
-    print_ordinary(options.members, options.repeats, engines)
-    print_stochastic(options.members, 1000, options.repeats, engines)
+    print_ordinary(members, repeats, engines)
+    print_stochastic(members, 1000, repeats, engines)
     print(
-        f"\n{datetime.date.today()}, {platform.machine()}, jax {jax.__version__}, "
-        f"{options.members} members."
+        f"\n{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}, jax {jax.__version__}, {members} members."
     )
 
 

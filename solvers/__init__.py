@@ -1,7 +1,7 @@
 """How a system moves: problems, methods, solutions, gradients, ensembles.
 
-The rooms `optimisers`, `curvature`, `sharding` and `distributed` are imported when they are
-first used.
+The rooms `optimisers`, `curvature`, `molecular`, `sharding` and `distributed` are imported
+when they are first used.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from solvers.ensemble.members import ensemble
 from solvers.gradients import Backsolve, Checkpointed, Forward, Replayed
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
+from solvers.integrators.dop853 import DOP853
 from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
     from solvers import (
         curvature as curvature,
         distributed as distributed,
+        molecular as molecular,
         optimisers as optimisers,
         sharding as sharding,
     )
 
-_ROOMS = ("curvature", "distributed", "optimisers", "sharding")
+_ROOMS = ("curvature", "distributed", "molecular", "optimisers", "sharding")
 
 __all__ = [
+    "DOP853",
     "RESULTS",
     "Backsolve",
     "Bosh3",

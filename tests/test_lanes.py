@@ -13,6 +13,7 @@ from solvers.ensemble.lanes.noise import normal, threefry
 from solvers.ensemble.law import Answer, EngineRefusal, Law, Question
 from solvers.ensemble.reference import run_reference
 from solvers.integrators.deterministic import Dopri8, Tsit5
+from solvers.integrators.dop853 import DOP853
 from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import Kvaerno5
 from solvers.integrators.stochastic import (
@@ -120,6 +121,17 @@ SAME = {
             np.linspace(0.3, 0.7, 5),
             stop=jnp.full(5, 12.0),
             times=jnp.asarray([0.0, 3.0, 3.0, 7.5, 12.0]),
+        ),
+    ),
+    "two estimates of the error": (
+        law_of(lotka_volterra, 2),
+        DOP853(rtol=1e-9, atol=1e-9),
+        question(
+            law_of(lotka_volterra, 2),
+            [30.0, 4.0],
+            np.linspace(0.3, 0.7, 5),
+            stop=jnp.full(5, 12.0),
+            times=jnp.asarray([0.0, 3.0, 12.0]),
         ),
     ),
     "constant steps": (
@@ -328,6 +340,22 @@ def test_methods_that_lanes_do_not_have_are_refused(method):
     asked = question(law, [1.0] * law.states, [1.0], keys=member_keys(1))
     with pytest.raises(EngineRefusal, match=type(method).__name__):
         run(law, method, asked)
+
+
+def test_more_saved_states_than_are_counted_are_refused():
+    def shape(*sizes: int) -> Any:
+        return jax.ShapeDtypeStruct(sizes, jnp.float64)
+
+    count = 1 << 21
+
+    def shapes(saves):
+        times = shape(count), shape(count)
+        asked = Question(*times, shape(count, 3), shape(count, 1), shape(1), shape(saves), None)
+        return jax.eval_shape(lambda q: run(LORENZ, Tsit5(), q), asked)
+
+    assert shapes(1000).saved.shape == (1 << 21, 1000, 3)
+    with pytest.raises(EngineRefusal, match="2097152 members at 1024 saved times"):
+        shapes(1024)
 
 
 class Forced(AbstractODE):

@@ -26,6 +26,7 @@ from solvers.ensemble.native.ptx import ptx_text
 from solvers.ensemble.native.registry import Kernel, handler, registry
 from solvers.ensemble.reference import run_reference
 from solvers.integrators.deterministic import Dopri8, Tsit5
+from solvers.integrators.dop853 import DOP853
 from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import Kvaerno5
 from solvers.integrators.stochastic import (
@@ -104,9 +105,10 @@ SPREAD = np.sort(np.random.default_rng(1).uniform(0, 5, (MEMBERS, 4)), axis=1)
     [
         (Tsit5(), (0.0, 5.0), SPREAD),
         (Dopri8(), (0.0, 5.0), [0.0, 1.0, 1.0, 4.5]),
+        (DOP853(), (0.0, 5.0), [0.0, 1.0, 1.0, 4.5]),
         (Rodas5P(), (0.3, 0.0), [0.25, 0.0]),
     ],
-    ids=["own times", "steps on saves", "stiff and backwards"],
+    ids=["own times", "steps on saves", "two errors", "stiff and backwards"],
 )
 def test_steps_and_states_are_those_of_diffrax(method, span, times):
     start, stop = span
@@ -127,7 +129,9 @@ def test_constant_steps_in_both_directions():
         np.testing.assert_array_equal(found.final_time, stop)
 
 
-@pytest.mark.parametrize("method", [Tsit5(), Rodas5P(), Dopri8()], ids=["5", "5P", "8"])
+@pytest.mark.parametrize(
+    "method", [Tsit5(), Rodas5P(), Dopri8(), DOP853()], ids=["5", "5P", "8", "853"]
+)
 def test_code_for_large_laws_gives_the_same(method, monkeypatch):
     question = _question(0.0, 3.0, [0.0, 1.0, 3.0])
     right = jax.jit(lambda q: run(LAW, method, q))(question)

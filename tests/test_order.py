@@ -11,6 +11,7 @@ import solvers
 from solvers.gradients import Forward
 from solvers.integrators.base import AbstractDeterministicMethod, AbstractStochasticMethod
 from solvers.integrators.deterministic import Bosh3, Dopri5, Dopri8, Euler, Midpoint, Tsit5
+from solvers.integrators.dop853 import DOP853
 from solvers.integrators.rosenbrock import Rodas5P
 from solvers.integrators.stiff import ImplicitEuler, Kvaerno3, Kvaerno4, Kvaerno5
 from solvers.integrators.stochastic import (
@@ -48,6 +49,7 @@ STEPS = {
     Tsit5: [1 / 5, 1 / 10, 1 / 20],
     Dopri5: [1 / 5, 1 / 10, 1 / 20],
     Dopri8: [1 / 2, 1 / 3, 1 / 4, 1 / 5],
+    DOP853: [1 / 2, 1 / 3, 1 / 4, 1 / 5],
     ImplicitEuler: [1 / 100, 1 / 200, 1 / 400],
     Kvaerno3: [1 / 20, 1 / 40, 1 / 80],
     Kvaerno4: [1 / 10, 1 / 20, 1 / 40],

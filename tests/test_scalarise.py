@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jax.flatten_util import ravel_pytree
 
+from solvers.ensemble.scalarise import constants
 from solvers.ensemble.scalarise.evaluate import evaluate
 from solvers.ensemble.scalarise.linear import linear_solver
 from solvers.ensemble.scalarise.program import OPERATIONS, Program
@@ -27,6 +28,14 @@ def run(program: Program, *arguments: Any) -> np.ndarray:
     flat = [np.float64(x) for argument in arguments for x in np.ravel(argument)]
     with np.errstate(all="ignore"):
         return np.array(evaluate(program, flat, np), float)
+
+
+def test_the_gamma_functions_logarithm_at_its_ends():
+    x = np.array([1e300, 2.5e305, 2.6e305, 1.7e308, np.inf, 0.0, -2.0, -0.5])
+    with np.errstate(over="ignore"):
+        found = evaluate(scalarise(jax.scipy.special.gammaln, ()), [x], np)[0]
+    np.testing.assert_allclose(found, jax.lax.lgamma(jnp.asarray(x)), rtol=1e-13)
+    assert constants.fold("lgamma", (1e306,)) == np.inf
 
 
 def check(function: Any, *arguments: Any, rtol: float = 1e-13) -> Program:

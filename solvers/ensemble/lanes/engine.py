@@ -28,6 +28,9 @@ WIDTH_WITH_NOISE = 1024
 STEPS = 16
 """Steps of all lanes between two looks for lanes that are done."""
 
+MOST_SAVED = 2**31 - 1
+"""Members times saved times, and room for the lanes behind them."""
+
 MULTIPLE = 8
 """Lanes come in whole vectors, so that all go through the same instructions."""
 
@@ -46,8 +49,9 @@ def run(law: Law, method: Any, question: Question, *, lanes: int | None = None) 
       constant steps other than `ShARK`.
     - `lanes`: how many; made a multiple of eight.
 
-    **Raises:** `EngineRefusal` for another method.
+    **Raises:** `EngineRefusal` for another method, or for more saved states than it counts.
     """
+    _check_size(question)
     rule, plan = _rule(law, method), _plan(method)
     count = question.initial_states.shape[0]
     table, saves, bad = prepare(law, rule, plan, question)
@@ -57,6 +61,15 @@ def run(law: Law, method: Any, question: Question, *, lanes: int | None = None) 
     width = -(-width // MULTIPLE) * MULTIPLE
     loop = Loop(law, rule, plan, table, saves, tuple(question.shared), STEPS)
     return _answer(question, loop.run(width), bad)
+
+
+def _check_size(question: Question) -> None:
+    members, times = question.initial_states.shape[0], question.times.shape[-1]
+    if members * max(times, 1) + WIDTH_WITH_NOISE > MOST_SAVED:
+        raise EngineRefusal(
+            f"Lanes count saved states with 32 bits: {members} members at {times} saved times "
+            f"are more than {MOST_SAVED}; solve them in segments."
+        )
 
 
 def _rule(law: Law, method: Any) -> Rule:

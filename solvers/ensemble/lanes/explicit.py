@@ -15,6 +15,7 @@ from solvers.ensemble.scalarise.evaluate import evaluate
 from solvers.ensemble.scalarise.program import Program
 from solvers.ensemble.scalarise.walk import scalarise
 from solvers.ensemble.stepping import error_order
+from solvers.integrators.dop853 import combined_error
 
 
 TOGETHER = 3
@@ -26,7 +27,7 @@ def explicit_rule(law: Law, solver: diffrax.AbstractERK) -> Rule:
     drift = over_lanes(law.drift, law)
     tableau: Any = solver.tableau
     weights = dense_program(solver)
-
+    second = getattr(solver, "second_error", None)
     rows = list(zip(tableau.c, tableau.a_lower, strict=True))
 
     def some(part: slice) -> Any:
@@ -46,13 +47,18 @@ def explicit_rule(law: Law, solver: diffrax.AbstractERK) -> Rule:
             slopes, stage = apart(part, span.always, slopes, span, y)
         return slopes, stage
 
+    def estimate(span: Span, slopes: list[Lanes], weights: Any) -> Lanes:
+        return tuple(
+            span.h * combine(weights, [k[i] for k in slopes]) for i in range(law.controlled)
+        )
+
     def advance(span: Span, y: Lanes, carried: Lanes) -> Step:
         slopes, stage = stages(span, y, carried or drift(span.at(0.0, y)))
         after = stage if tableau.ssal else _plus(y, span.h, tableau.b_sol, slopes)
-        error = tuple(
-            span.h * combine(tableau.b_error, [k[i] for k in slopes])
-            for i in range(law.controlled)
-        )
+        error = estimate(span, slopes, tableau.b_error)
+        if second is not None:
+            pairs = zip(error, estimate(span, slopes, second), strict=True)
+            error = tuple(combined_error(*pair) for pair in pairs)
         return Step(after, slopes[-1] if tableau.fsal else (), error)
 
     def between(span: Span, before: Lanes, after: Lanes, fraction: Array) -> Lanes:

@@ -8,10 +8,12 @@ are the same.
 import sys
 from typing import Any, NamedTuple
 
+from solvers.ensemble.native.build import Build
 from solvers.ensemble.native.explicit import Span, Step
 from solvers.ensemble.native.functions import quick_power
 from solvers.ensemble.native.worker import Worker
 from solvers.ensemble.stepping import FIRST_LENGTH, GROW, SAFETY, SHRINK
+from solvers.integrators.dop853 import THIRD_ORDER_WEIGHT
 
 
 class Control(NamedTuple):
@@ -49,6 +51,8 @@ def adapt(w: Worker, where: Span, y: Any, step: Step) -> Control:
     def term(i: Any) -> Any:
         size = b.maximum(b.abs(step.after.load(i)), b.abs(y.load(i)))
         scale = b.fma(size, w.settings["rtol"], w.settings["atol"])
+        if step.second is not None:
+            return _combined_square(b, step.error.load(i), step.second.load(i), scale)
         ratio = b.div(step.error.load(i), scale)
         return b.mul(ratio, ratio)
 
@@ -72,6 +76,15 @@ def adapt(w: Worker, where: Span, y: Any, step: Step) -> Control:
     begin = b.minimum(begin, stop)
     half_way = b.fma(b.sub(stop, begin), b.real(0.5), begin)
     return Control(keep, begin, _clipped(w, end, b.select(keep, stop, half_way)), stuck)
+
+
+def _combined_square(b: Build, fifth: Any, third: Any, scale: Any) -> Any:
+    """The square of the error of `combined_error` in units of the tolerance."""
+    first, second = b.mul(fifth, fifth), b.mul(third, third)
+    both = b.fma(b.real(THIRD_ORDER_WEIGHT), second, first)
+    # Without any error there is nothing to divide by.
+    below = b.maximum(b.mul(both, b.mul(scale, scale)), b.real(sys.float_info.min))
+    return b.div(b.mul(first, first), below)
 
 
 def _clipped(w: Worker, end: Any, instead: Any) -> Any:

@@ -1,6 +1,7 @@
 """The loop over time around the steps of all lanes; finished lanes take the next member."""
 
 import functools
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -52,8 +53,9 @@ def kernel_module(plan: Plan, lanes: int, triple: str = "") -> ir.Module:
     b.ir.position_at_end(refill)
     b.each_set(b.load(I64, wanting), lambda lane: _replace(w, lane))
     _begin(w)
-    some = b.ir.icmp_unsigned("!=", b.bits(memory.is_set("active")), b.count(0))
-    with b.ir.if_then(b.ir.not_(some)):
+    active = b.bits(memory.is_set("active"))
+    b.store(active, w.active)
+    with b.ir.if_then(b.ir.icmp_unsigned("==", active, b.count(0))):
         b.ir.branch(leave)
     _go_on(w, wanting, refill, step)
     b.ir.position_at_end(step)
@@ -70,26 +72,31 @@ def kernel_module(plan: Plan, lanes: int, triple: str = "") -> ir.Module:
 def _go_on(w: Worker, wanting: Any, refill: Any, step: Any) -> None:
     """Refill the lanes that are done, if any, else step."""
     b = w.build
-    done = b.bits(finished(w))
+    done = b.ir.and_(b.bits(finished(w)), b.load(I64, w.active))
     b.store(done, wanting)
     some = b.ir.icmp_unsigned("!=", done, b.count(0))
     b.ir.cbranch(some, refill, step)
 
 
 def finished(w: Worker) -> Any:
-    """The lanes whose member has reached its end, or failed."""
+    """The lanes whose member has reached its end, or failed, and those without one."""
     b, memory = w.build, w.memory
     going = b.less(memory.get("time"), memory.get("stop"))
-    attempts = b.add(memory.get("accepted"), memory.get("rejected"))
-    tired = b.compare(">=", attempts, w.settings["max_steps"])
-    over = b.either(b.either(b.opposite(going), tired), memory.is_set("status"))
-    return b.both(over, memory.is_set("active"))
+    attempts = memory.get("attempts" if w.plan.adaptive else "accepted")
+    return b.opposite(b.both(going, b.less(attempts, w.settings["max_steps"])))
+
+
+def _fail(w: Worker, where: Any, status: str) -> None:
+    """Give up the members of some lanes, which then have nowhere to go."""
+    b, memory = w.build, w.memory
+    memory.blend("status", where, b.real(_status(status)))
+    memory.blend("stop", where, b.real(-math.inf))
 
 
 def _advance(w: Worker) -> None:
     """One step of all lanes."""
     b, memory, plan = w.build, w.memory, w.plan
-    method, one, zero = plan.method, b.real(1.0), b.real(0.0)
+    method, one = plan.method, b.real(1.0)
     where = span(w)
     before, y = memory.part("y"), w.room(plan.states)
     w.for_states(lambda i: y.store(before.load(i), i))
@@ -102,10 +109,10 @@ def _advance(w: Worker) -> None:
     dense = functools.partial(_dense, w, y, step, where.signed)
     save(w, where.begin, where.end, control.keep, dense)
     _take(w, control, step)
-    accepted = b.add(memory.get("accepted"), b.select(control.keep, one, zero))
-    memory.put("accepted", accepted)
-    rejected = b.add(memory.get("rejected"), b.select(control.keep, zero, one))
-    memory.put("rejected", rejected)
+    accepted = b.select(control.keep, one, b.real(0.0))
+    memory.put("accepted", b.add(memory.get("accepted"), accepted))
+    if plan.adaptive:
+        memory.put("attempts", b.add(memory.get("attempts"), one))
 
 
 def _take(w: Worker, control: Control, step: Step) -> None:
@@ -128,7 +135,9 @@ def _take(w: Worker, control: Control, step: Step) -> None:
         end = b.minimum(end, stop)
     memory.put("time", time)
     memory.put("next", end)
-    memory.blend("status", control.stuck, b.real(_status("step_size_underflow")))
+    some = b.ir.icmp_unsigned("!=", b.bits(control.stuck), b.count(0))
+    with b.ir.if_then(some, likely=False):
+        _fail(w, control.stuck, "step_size_underflow")
 
 
 def _dense(w: Worker, y: Any, step: Step, signed: Any, fraction: Any, out: Any) -> None:
@@ -221,8 +230,10 @@ def _conclude(w: Worker, lane: Any) -> None:
     blamed = b.ir.and_(failed, b.ir.or_(w.poor, _poor_member(w, lane)))
     status = b.ir.select(blamed, F64(_status("nonfinite_start")), status)
     b.store(b.ir.fptosi(status, ir.IntType(32)), w.word("status"), member)
-    for name in ("accepted", "rejected"):
-        b.store(whole(w, name, lane), w.word(name), member)
+    accepted = whole(w, "accepted", lane)
+    attempts = whole(w, "attempts", lane) if w.plan.adaptive else accepted
+    b.store(accepted, w.word("accepted"), member)
+    b.store(b.ir.sub(attempts, accepted), w.word("rejected"), member)
 
 
 def _poor_member(w: Worker, lane: Any) -> Any:
@@ -255,7 +266,7 @@ def _load(w: Worker, member: Any, lane: Any) -> None:
         ("fresh", F64(1.0)),
         ("status", F64(0.0)),
         ("accepted", F64(0.0)),
-        ("rejected", F64(0.0)),
+        ("attempts", F64(0.0)),
         ("saved", F64(0.0)),
         ("direction", direction),
         ("time", begin),
@@ -311,7 +322,6 @@ def _begin(w: Worker) -> None:
     finite = b.both(finite, w.all_over(lambda i: b.is_finite(y.load(i)), plan.states))
     finite = b.both(finite, w.all_over(lambda i: b.is_finite(first.load(i)), plan.states))
     poor = b.both(fresh, b.opposite(finite))
-    memory.blend("status", poor, b.real(_status("nonfinite_start")))
     slope = memory.part("slope")
     w.for_states(lambda i: slope.store(b.select(fresh, first.load(i), slope.load(i)), i))
     if not plan.adaptive:
@@ -323,3 +333,4 @@ def _begin(w: Worker) -> None:
         memory.blend("steps", fresh, count)
     memory.blend("next", fresh, first_end(w))
     memory.put("fresh", b.real(0.0))
+    _fail(w, poor, "nonfinite_start")

@@ -22,6 +22,7 @@ class Step(NamedTuple):
 
     - `after`: the states at its end.
     - `error`: the estimate of their error; `None` for methods without.
+    - `second`: another one, for methods that combine two; else `None`.
     - `weighted`: what dense output takes its weights of.
     - `slope`: the first slope of the next step, if it is known.
     """
@@ -30,6 +31,7 @@ class Step(NamedTuple):
     error: Any
     weighted: list[Any]
     slope: Any
+    second: Any = None
 
 
 def span(w: Worker) -> Span:
@@ -81,15 +83,21 @@ def explicit_step(w: Worker, method: Explicit, where: Span, y: Any) -> Step:
         slopes.append(slope)
     if not method.last_is_solution:
         after = moved(w, y, where.signed, method.solution, slopes)
-    error = None
-    if method.error is not None:
-        weights, error = method.error, w.room(w.plan.controlled)
-        signed = where.signed
-        w.for_states(
-            lambda i: error.store(b.mul(signed, combine(w, weights, slopes, i)), i),
-            w.plan.controlled,
-        )
-    return Step(after, error, slopes, slopes[-1] if method.reuses_last else None)
+    error, second = (
+        None if weights is None else _estimate(w, where.signed, weights, slopes)
+        for weights in (method.error, method.second_error)
+    )
+    return Step(after, error, slopes, slopes[-1] if method.reuses_last else None, second)
+
+
+def _estimate(w: Worker, length: Any, weights: Sequence[float], slopes: Any) -> Any:
+    """A weighted sum of the slopes of the states that control the steps."""
+    result, controlled = w.room(w.plan.controlled), w.plan.controlled
+    w.for_states(
+        lambda i: result.store(w.build.mul(length, combine(w, weights, slopes, i)), i),
+        controlled,
+    )
+    return result
 
 
 def moved(w: Worker, y: Any, length: Any, weights: Sequence[float], slopes: Any) -> Any:

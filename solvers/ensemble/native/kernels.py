@@ -91,11 +91,13 @@ def _drift(law: Law) -> Program:
 
 def _explicit(law: Law, stepper: Any) -> Explicit:
     tableau = stepper.tableau
+    second = getattr(stepper, "second_error", None)
     return Explicit(
         drift=_drift(law),
         rows=tuple(_floats(row) for row in tableau.a_lower),
         solution=_floats(tableau.b_sol),
         error=_floats(tableau.b_error),
+        second_error=None if second is None else _floats(second),
         times=_floats(tableau.c),
         last_is_solution=bool(tableau.ssal),
         reuses_last=bool(tableau.fsal),

@@ -12,6 +12,7 @@ class Explicit:
     - `drift`: the law of motion; inputs are time, states, varied and shared numbers.
     - `rows`: how slopes make the stages, from the second stage on.
     - `solution`, `error`: how slopes make the step, and the estimate of its error.
+    - `second_error`: of a lower order, for methods that combine two, see `DOP853`.
     - `times`: of the stages from the second on, as fractions of the step.
     - `last_is_solution`: whether the last stage is the step.
     - `reuses_last`: whether the last slope is the first of the next step.
@@ -22,6 +23,7 @@ class Explicit:
     rows: tuple[tuple[float, ...], ...]
     solution: tuple[float, ...]
     error: tuple[float, ...] | None
+    second_error: tuple[float, ...] | None
     times: tuple[float, ...]
     last_is_solution: bool
     reuses_last: bool

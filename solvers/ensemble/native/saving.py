@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from solvers.ensemble.native.build import F64, Build
+from solvers.ensemble.native.build import F64, I64, Build
 from solvers.ensemble.native.worker import Worker
 
 
@@ -14,12 +14,12 @@ Dense = Callable[[Any, Any], None]
 def save(w: Worker, begin: Any, end: Any, keep: Any, dense: Dense) -> None:
     """Write the states at all saved times of the step, in the lanes that keep it."""
     b, memory = w.build, w.memory
-    candidates = b.both(keep, memory.is_set("active"))
     head, saving, after = b.block("saves"), b.block("saving"), b.block("saved")
     b.ir.branch(head)
     b.ir.position_at_end(head)
     time = memory.get("save_time")
-    due = b.bits(b.both(candidates, b.compare("<=", time, end)))
+    due = b.bits(b.both(keep, b.compare("<=", time, end)))
+    due = b.ir.and_(due, b.load(I64, w.active))
     b.ir.cbranch(b.ir.icmp_unsigned("!=", due, b.count(0)), saving, after)
     b.ir.position_at_end(saving)
     fraction = b.div(b.sub(time, begin), b.sub(end, begin))

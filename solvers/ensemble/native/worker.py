@@ -52,6 +52,7 @@ class Worker:
       loops over the states and the law as a function that is called, which keeps the
       code of large laws small.
     - `poor`: whether one of the shared numbers is none.
+    - `active`: where the lanes that have a member stand, as bits.
     """
 
     def __init__(self, module: ir.Module, plan: Plan, lanes: int, name: str):
@@ -72,6 +73,7 @@ class Worker:
         self.memory = LaneMemory(b, _lane_sizes(plan))
         self._functions: dict[str, ir.Function] = {}
         self.poor: Any = None
+        self.active = b.space(I64)
 
     def word(self, name: str) -> Any:
         """A word of the call."""
@@ -204,7 +206,7 @@ def _lane_sizes(plan: Plan) -> dict[str, int]:
     """
     single = (
         "member", "active", "fresh", "status", "direction", "time", "next", "stop", "floor",
-        "saved", "save_time", "clip", "accepted", "rejected", "begin", "steps",
+        "saved", "save_time", "clip", "accepted", "attempts", "begin", "steps",
     )  # fmt: skip
     sizes = dict.fromkeys(single, 1)
     many = {"y": plan.states, "slope": plan.states, "saved_states": plan.states}

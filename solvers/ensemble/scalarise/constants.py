@@ -8,10 +8,13 @@ import numpy as np
 
 
 def _lgamma(x: float) -> float:
-    """The logarithm of the gamma function, infinite at its poles."""
+    """The logarithm of the gamma function, infinite at its poles and where it overflows."""
     if math.isinf(x) or (x <= 0 and x == math.floor(x)):
         return math.inf
-    return math.lgamma(x)
+    try:
+        return math.lgamma(x)
+    except OverflowError:
+        return math.inf
 
 
 _erf = np.vectorize(math.erf, otypes=[float])

@@ -1,0 +1,1 @@
+"""What benchmarks compare with: other libraries, and hand-written code."""
