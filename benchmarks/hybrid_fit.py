@@ -1,12 +1,13 @@
-"""A hybrid neural fit by first and by second order: loss against wall time, in one run.
+"""A hybrid neural fit by first and by second order: loss against time, in one run.
 
 Lotka-Volterra whose interaction is not known: prey grow, predators die, and a network of
 two hidden layers of 32 neurons (1,218 weights) adds what they do to each other. It is
 fitted to noisy states of several simulated populations, 384 numbers.
 
 Every method starts from the same weights. A point of a curve is one compiled program that
-runs so many steps and keeps the best point; its time is that of the whole program (the
-least of three if they are short) without compilation, which is shown apart. Adam is run
+runs so many steps and keeps the best point; its time is the processor's for the whole
+program (the least of three if they are short) without compilation, which is shown apart.
+The processor's time rather than the clock's, as others may work on the machine. Adam is run
 with several learning rates, and the best of them is what the others are measured against.
 
 Solves are Tsit5 at 1e-5. Gradients of methods of first order are `Checkpointed`, the faster
@@ -14,9 +15,12 @@ here; Jacobians and products with Hessian or Gauss-Newton matrix need a solve wi
 derivatives, the default. Needs optax.
 
     python benchmarks/hybrid_fit.py [--picture FILE] [--only NAME ...] [--steps 5000]
+
+With `--keep FILE` each curve is kept there as it is done, and the same command goes on.
 """
 
 import argparse
+import json
 import os
 import platform
 import time
@@ -32,6 +36,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
+from simkit.plots import style
 from simkit.precision import use_double_precision
 from solvers import Checkpointed, Forward, InitialValueProblem, Tsit5, solve
 from solvers.optimisers.base import LeastSquares, Minimisation, optimise, stop_names
@@ -163,17 +168,17 @@ def measure(name: str, problem: Any, method: Any, most: int, start: Array) -> Cu
     def run(y: Array, steps: Array) -> Any:
         return optimise(problem, method, y, max_steps=steps, throw=False)  # pyright: ignore
 
-    begun = time.perf_counter()
+    begun = time.process_time()
     compiled = run.lower(start, jnp.asarray(1)).compile()
-    compilation = time.perf_counter() - begun
+    compilation = time.process_time() - begun
 
     def timed(steps: int) -> tuple[float, Any]:
         seconds = []
         result: Any = None
         while sum(seconds) < 1.0 and len(seconds) < REPEATS:
-            begun = time.perf_counter()
+            begun = time.process_time()
             result = jax.block_until_ready(compiled(start, jnp.asarray(steps)))
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
         return min(seconds), result
 
     curve = Curve(name, [], [], [], compilation, "")
@@ -221,25 +226,45 @@ def table(curves: Sequence[Curve], truth: float) -> str:
 
 
 def draw(curves: Sequence[Curve], truth: float, file: Path) -> None:
-    """Loss against wall time, both logarithmic."""
-    from matplotlib.figure import Figure
+    """Loss against steps and against time, all logarithmic; of Adam the best rate alone."""
+    adams = [curve for curve in curves if curve.name.startswith("Adam,")]
+    best = min(adams, key=lambda curve: curve.losses[-1])
+    shown = [best, *(curve for curve in curves if curve not in adams)]
+    figure = style.new_figure(3.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    handles = []
+    for curve, (colour, line) in zip(shown, LOOKS, strict=False):
+        look: Any = {"color": colour, "linestyle": line, "linewidth": 1.3}
+        handles.append(panels[0].plot(curve.steps, curve.losses, **look)[0])
+        panels[1].plot(curve.seconds, curve.losses, **look)
+    for panel in panels:
+        style.prepare(panel)
+        panel.set(xscale="log", yscale="log")
+        truths = panel.axhline(truth, color=style.GREY, linewidth=0.8, linestyle=":")
+    style.label(panels[0], "steps", "half the mean square of residuals over noise")
+    style.label(panels[1], "processor time without compilation, s")
+    style.legend(figure, [*handles, truths], [*(c.name for c in shown), "the true law"])
+    style.save(figure, file)
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    for curve in curves:
-        style = "--" if curve.name.startswith("Adam,") else "-"
-        axes.plot(curve.seconds, curve.losses, style, label=curve.name)
-    axes.axhline(truth, color="grey", linewidth=0.8, label="the true law")
-    axes.set(xscale="log", yscale="log", xlabel="wall time without compilation, s")
-    axes.set(ylabel="half the mean square of the residuals / noise")
-    axes.legend(fontsize="small")
-    figure.savefig(file, dpi=150)
+
+LOOKS: tuple[tuple[str, Any], ...] = (
+    (style.BLACK, "--"),
+    (style.BLUE, "-"),
+    (style.VERMILLION, "-"),
+    (style.ORANGE, "-"),
+    (style.GREEN, "-"),
+    (style.SKY, "-"),
+    (style.PURPLE, "-"),
+    (style.PURPLE, "--"),
+)
+"""Adam's, and those of the others in turn."""
 
 
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--picture", type=Path, help="draw loss against time to this file")
+    parser.add_argument("--keep", type=Path, help="file of finished curves, to go on from")
     parser.add_argument("--only", nargs="+", help="methods beside Adam (default: all)")
     parser.add_argument("--steps", type=int, default=5000, help="steps of Adam")
     arguments = parser.parse_args()
@@ -250,12 +275,16 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no method {unknown[0]!r}; there are {', '.join(methods)}")
     chosen = {name: methods[name] for name in arguments.only or methods}
-    curves = [
-        measure(name, problem, method, most, fit.start)
-        for name, (problem, method, most) in (
-            first_order(fit, arguments.steps) | chosen
-        ).items()
-    ]
+    keep, kept = arguments.keep, {}
+    if keep is not None and keep.exists():
+        kept = json.loads(keep.read_text())
+    curves = []
+    for name, question in (first_order(fit, arguments.steps) | chosen).items():
+        if name not in kept:
+            kept[name] = measure(name, *question, fit.start)
+            if keep is not None:
+                keep.write_text(json.dumps(kept))
+        curves.append(Curve(*kept[name]))
     print()
     print(table(curves, fit.truth))
     if arguments.picture is not None:

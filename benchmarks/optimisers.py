@@ -12,19 +12,24 @@ where CUTEst says, at its default settings with at most 2,000 iterations. A run 
 - *false success*: success was claimed, and it is neither;
 - *failed*: everything else.
 
-All problems of one size are one compiled program per method. The picture shows performance
-profiles by evaluations of the objective, each with the derivatives that the method takes.
+All methods take objective, gradient and Hessian from one compiled function per problem, ours
+and optimistix's by a callback from one program per method and size. So there are few programs
+to compile, no method is slowed by another's way to derivatives, and no times are told: most
+would be those of the callback. The picture shows performance profiles by evaluations of the
+objective, each with the derivatives that the method takes.
+
+Compiling the problems takes minutes. With `--cache FOLDER` compiled
+programs and finished runs are kept there, and the same command goes on where it was stopped;
+empty the folder after changing a method.
 
     python benchmarks/optimisers.py [--picture profile.svg] [--names ROSENBR BEALE]
 """
 
 import argparse
 import functools
-import importlib
 import json
-import os
 import platform
-import time
+import sys
 import warnings
 from collections.abc import Callable
 from datetime import date
@@ -39,11 +44,15 @@ import scipy
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from simkit.plots import style
 from solvers.optimisers.base import Minimisation, optimise, stop_names
 from solvers.optimisers.newton import CubicNewton, TrustRegionNewton
 from solvers.optimisers.quasi_newton import LBFGSB
 from solvers.optimisers.truncated_newton import NewtonCG
+from tests.helpers_cutest import read_cutest
 
 
 LARGEST = 12
@@ -60,7 +69,6 @@ class Problem(NamedTuple):
     start: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    objective: Callable[[Any], Any]
     derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
     @property
@@ -76,7 +84,10 @@ class Run(NamedTuple):
     claimed: bool
     reason: str
     evaluations: int
-    seconds: float
+
+
+LEAST_OPTIMISED: Any = {"xla_backend_optimization_level": 0}
+"""Compiling takes far longer than running here, and results differ by rounding alone."""
 
 
 def read_problem(raw: Any) -> Problem | None:
@@ -97,29 +108,23 @@ def read_problem(raw: Any) -> Problem | None:
 
         # Many standard starts lie outside; the nearest point inside is the start for all.
         start = np.clip(np.asarray(start), lower, upper)
-        compiled = jax.jit(derivatives).lower(start).compile()
+        compiled = jax.jit(derivatives).lower(start).compile(compiler_options=LEAST_OPTIMISED)
     except Exception as error:
         print(f"{raw.name} left out: {type(error).__name__}: {str(error)[:60]}", flush=True)
         return None
 
-    def evaluate(x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        value, gradient, hessian = compiled(x)
+    @functools.lru_cache(maxsize=4)
+    def remembered(key: bytes) -> tuple[float, np.ndarray, np.ndarray]:
+        value, gradient, hessian = compiled(np.frombuffer(key))
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
-    return Problem(raw.name, start, lower, upper, objective, evaluate)
+    return Problem(raw.name, start, lower, upper, lambda x: remembered(x.tobytes()))
 
 
 def small_problems(bounded: bool, names: list[str] | None = None) -> list[Problem]:
     """The problems with at most 12 parameters that evaluate, in the order of their size."""
-    sif2jax = importlib.import_module("sif2jax")
-
-    raw = (
-        sif2jax.bounded_minimisation_problems
-        if bounded
-        else sif2jax.unconstrained_minimisation_problems
-    )
     chosen = []
-    for item in raw:
+    for item in read_cutest("bounded" if bounded else "unconstrained"):
         size = sum(np.size(leaf) for leaf in jax.tree.leaves(item.y0))
         if size <= LARGEST and (not names or item.name in names):
             chosen.append(read_problem(item))
@@ -127,46 +132,71 @@ def small_problems(bounded: bool, names: list[str] | None = None) -> list[Proble
     return sorted(found, key=lambda problem: problem.start.size)
 
 
-def run_ours(problems: list[Problem], method: Any) -> tuple[list[Run], float]:
-    """A method of the house, or of optimistix, on problems of one size.
+class Bridge:
+    """An objective for compiled programs whose derivatives come from outside.
 
-    With the seconds that its program took to compile.
+    `problem` is the one that is asked, and may change between runs.
     """
 
-    def objective(y: Any, index: Any) -> Any:
-        return jax.lax.switch(index, [problem.objective for problem in problems], y)
+    problem: Problem
 
-    def solve(index: Any, start: Any, lower: Any, upper: Any) -> Any:
-        question = Minimisation(objective, lower, upper)
-        return optimise(question, method, start, index, max_steps=ITERATIONS, throw=False)
+    def __init__(self, size: int):
+        def ask(which: int, shape: tuple[int, ...], x: Any) -> Any:
+            answer = jax.ShapeDtypeStruct(shape, float)
+            return jax.pure_callback(lambda x: self._answer(which, x), answer, x)
 
-    lanes = [(np.asarray(i), p.start, p.lower, p.upper) for i, p in enumerate(problems)]
-    begun = time.perf_counter()
-    program = jax.jit(solve).lower(*lanes[0]).compile()
-    compiling = time.perf_counter() - begun
-    runs = []
-    for lane in lanes:
-        begun = time.perf_counter()
-        found = jax.block_until_ready(program(*lane))
-        seconds = time.perf_counter() - begun
-        reason = stop_names()[int(found.stop._value)]
-        count = int(found.statistics.get("function_evaluations", found.steps))
-        claimed = bool(found.converged)
-        runs.append(Run(np.asarray(found.value), claimed, reason, count, seconds))
-    return runs, compiling
+        @jax.custom_jvp
+        def gradient(x: Any) -> Any:
+            return ask(1, (size,), x)
+
+        @jax.custom_jvp
+        def objective(x: Any) -> Any:
+            return ask(0, (), x)
+
+        @gradient.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            return gradient(*primals), ask(2, (size, size), *primals) @ tangents[0]
+
+        @objective.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            return objective(*primals), gradient(*primals) @ tangents[0]
+
+        self.objective = objective
+
+    def _answer(self, which: int, x: Any) -> np.ndarray:
+        return np.asarray(self.problem.derivatives(np.asarray(x))[which])
 
 
-def run_scipy(problems: list[Problem], method: str) -> tuple[list[Run], float]:
-    """A method of SciPy, with the same derivatives; what it needs is compiled already."""
-    return [_scipy_minimum(problem, method) for problem in problems], 0.0
+@functools.cache
+def program_of(method: str, size: int) -> tuple[Bridge, Any]:
+    """A method compiled for problems of so many parameters."""
+    bridge = Bridge(size)
+
+    def solve(start: Any, lower: Any, upper: Any) -> Any:
+        question = Minimisation(lambda y, _: bridge.objective(y), lower, upper)
+        found = optimise(question, COMPILED[method], start, max_steps=ITERATIONS, throw=False)
+        count = found.statistics.get("function_evaluations", found.steps)
+        return found.value, found.converged, found.stop._value, count
+
+    shape = jax.ShapeDtypeStruct((size,), float)
+    lowered = jax.jit(solve).lower(shape, shape, shape)
+    return bridge, lowered.compile(compiler_options=LEAST_OPTIMISED)
 
 
-def _scipy_minimum(problem: Problem, method: str) -> Run:
-    begun = time.perf_counter()
-    at = functools.lru_cache(maxsize=4)(lambda key: problem.derivatives(np.frombuffer(key)))
+def run_compiled(problem: Problem, method: str) -> Run:
+    """A method of the house, or of optimistix."""
+    bridge, program = program_of(method, problem.start.size)
+    bridge.problem = problem
+    bounds = (np.array(problem.lower), np.array(problem.upper))
+    value, claimed, stop, count = jax.block_until_ready(program(problem.start, *bounds))
+    return Run(np.asarray(value), bool(claimed), stop_names()[int(stop)], int(count))
+
+
+def run_scipy(problem: Problem, method: str) -> Run:
+    """A method of SciPy, with the same derivatives."""
     settings: dict[str, Any] = {"options": {"maxiter": ITERATIONS}}
     if method in ("trust-exact", "trust-constr"):
-        settings["hess"] = lambda x: at(x.tobytes())[2]
+        settings["hess"] = lambda x: problem.derivatives(x)[2]
     if problem.bounded:
         bounds: Any = scipy.optimize.Bounds
         settings["bounds"] = bounds(problem.lower, problem.upper, True)
@@ -174,38 +204,43 @@ def _scipy_minimum(problem: Problem, method: str) -> Run:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = scipy.optimize.minimize(
-                lambda x: at(x.tobytes())[:2],
+                lambda x: problem.derivatives(x)[:2],
                 problem.start,
                 method=method,
                 jac=True,
                 **settings,
             )
     except (ValueError, np.linalg.LinAlgError) as error:
-        seconds = time.perf_counter() - begun
-        return Run(problem.start, False, type(error).__name__, 0, seconds)
-    seconds = time.perf_counter() - begun
+        return Run(problem.start, False, type(error).__name__, 0)
     # trust-constr reports success = True for its tolerances (status 1 and 2) alone.
-    return Run(found.x, bool(found.success), str(found.status), int(found.nfev), seconds)
+    return Run(found.x, bool(found.success), str(found.status), int(found.nfev))
 
 
-OURS = {
-    "TrustRegionNewton": lambda p: run_ours(p, TrustRegionNewton()),
-    "CubicNewton": lambda p: run_ours(p, CubicNewton()),
-    "NewtonCG": lambda p: run_ours(p, NewtonCG()),
-    "LBFGSB": lambda p: run_ours(p, LBFGSB()),
+COMPILED: dict[str, Any] = {
+    "TrustRegionNewton": TrustRegionNewton(),
+    "CubicNewton": CubicNewton(),
+    "NewtonCG": NewtonCG(),
+    "LBFGSB": LBFGSB(),
+    "optimistix BFGS": optx.BFGS(rtol=1e-8, atol=1e-8),
 }
-UNCONSTRAINED = {
-    **OURS,
-    "SciPy trust-exact": lambda p: run_scipy(p, "trust-exact"),
-    "SciPy BFGS": lambda p: run_scipy(p, "BFGS"),
-    "SciPy L-BFGS-B": lambda p: run_scipy(p, "L-BFGS-B"),
-    "optimistix BFGS": lambda p: run_ours(p, optx.BFGS(rtol=1e-8, atol=1e-8)),
+OURS = ("TrustRegionNewton", "CubicNewton", "NewtonCG", "LBFGSB")
+METHODS = {
+    "unconstrained": (
+        *OURS,
+        "SciPy trust-exact",
+        "SciPy BFGS",
+        "SciPy L-BFGS-B",
+        "optimistix BFGS",
+    ),
+    "bounded": (*OURS, "SciPy trust-constr", "SciPy L-BFGS-B"),
 }
-BOUNDED = {
-    **OURS,
-    "SciPy trust-constr": lambda p: run_scipy(p, "trust-constr"),
-    "SciPy L-BFGS-B": lambda p: run_scipy(p, "L-BFGS-B"),
-}
+
+
+def run_method(problem: Problem, method: str) -> Run:
+    """Any method by name."""
+    if method in COMPILED:
+        return run_compiled(problem, method)
+    return run_scipy(problem, method.removeprefix("SciPy "))
 
 
 def is_minimum(problem: Problem, x: np.ndarray) -> bool:
@@ -249,21 +284,22 @@ Table = dict[str, dict[str, dict[str, Any]]]
 """Entries by method, then by problem."""
 
 
-def run_all(problems: list[Problem], methods: dict[str, Any]) -> tuple[Table, dict[str, float]]:
-    """Grades, objectives, evaluations and times, and the seconds of compilation by method."""
+def run_all(problems: list[Problem], methods: list[str], cache: Path | None) -> Table:
+    """Grades, objectives and evaluations of every method on every problem."""
     table: Table = {name: {} for name in methods}
-    compiling = dict.fromkeys(methods, 0.0)
-    for size in sorted({problem.start.size for problem in problems}):
-        alike = [problem for problem in problems if problem.start.size == size]
-        runs: dict[str, list[Run]] = {}
-        for name, run in methods.items():
-            runs[name], seconds = run(alike)
-            compiling[name] += seconds
-        # Programs of one size are of no use for another.
-        jax.clear_caches()
-        for i, problem in enumerate(alike):
-            _enter(table, problem, {name: each[i] for name, each in runs.items()})
-    return table, compiling
+    for problem in problems:
+        kept = None if cache is None else cache / f"{problem.name}.json"
+        known = {} if kept is None or not kept.exists() else json.loads(kept.read_text())
+        for name in methods:
+            if name not in known:
+                known[name] = run_method(problem, name)._asdict()
+                known[name]["point"] = known[name]["point"].tolist()
+                if kept is not None:
+                    kept.write_text(json.dumps(known))
+        runs = {name: Run(**known[name]) for name in methods}
+        runs = {name: run._replace(point=np.asarray(run.point)) for name, run in runs.items()}
+        _enter(table, problem, runs)
+    return table
 
 
 def _enter(table: Table, problem: Problem, runs: dict[str, Run]) -> None:
@@ -282,22 +318,18 @@ def _enter(table: Table, problem: Problem, runs: dict[str, Run]) -> None:
 GRADES = ("best", "unclaimed", "other minimum", "false success", "failed")
 
 
-def markdown(table: Table, compiling: dict[str, float]) -> str:
+def markdown(table: Table) -> str:
     """The table of grades."""
     lines = [
         "| method | best | best, not claimed | other minimum | false success | failed "
-        "| median evaluations | run, s | compile, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| median evaluations |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, runs in table.items():
         grades = [entry["grade"] for entry in runs.values()]
         counts = " | ".join(str(grades.count(word)) for word in GRADES)
         evaluations = np.median([entry["evaluations"] for entry in runs.values()])
-        seconds = sum(entry["seconds"] for entry in runs.values())
-        times = (
-            f"{seconds:.1f} | {compiling[name]:.0f}" if compiling[name] else f"{seconds:.1f} |"
-        )
-        lines.append(f"| {name} | {counts} | {evaluations:.0f} | {times} |")
+        lines.append(f"| {name} | {counts} | {evaluations:.0f} |")
     return "\n".join(lines)
 
 
@@ -363,27 +395,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--picture", type=Path, help="file of the performance profiles")
     parser.add_argument("--json", type=Path, help="file of every run")
+    parser.add_argument("--cache", type=Path, help="folder to keep programs and runs in")
     parser.add_argument("--names", nargs="*", help="only these problems")
     parser.add_argument("--methods", nargs="*", help="only these methods")
-    parser.add_argument("--kinds", nargs="*", default=["unconstrained", "bounded"])
+    parser.add_argument("--kinds", nargs="*", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    begun = time.perf_counter()
+    if arguments.cache:
+        arguments.cache.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(arguments.cache.resolve()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     tables, texts = {}, []
-    for kind, methods in (("unconstrained", UNCONSTRAINED), ("bounded", BOUNDED)):
-        if kind not in arguments.kinds:
-            continue
-        if arguments.methods:
-            methods = {name: methods[name] for name in arguments.methods if name in methods}
+    for kind in arguments.kinds:
+        methods = [
+            name for name in METHODS[kind] if not arguments.methods or name in arguments.methods
+        ]
         problems = small_problems(kind == "bounded", arguments.names)
         title = f"{len(problems)} {kind} problems"
-        tables[title], compiling = run_all(problems, methods)
-        texts.append(f"{title}\n\n{markdown(tables[title], compiling)}")
+        tables[title] = run_all(problems, methods, arguments.cache)
+        texts.append(f"{title}\n\n{markdown(tables[title])}")
     print("\n" + "\n\n".join(texts))
     print(
-        f"\n{date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} cores with a "
-        f"load of {os.getloadavg()[1]:.1f}, jax {jax.__version__}, SciPy {scipy.__version__}, "
-        f"optimistix {optx.__version__}; {time.perf_counter() - begun:.0f} s in all."
+        f"\n{date.today().isoformat()}, {platform.machine()}, jax {jax.__version__}, "
+        f"SciPy {scipy.__version__}, optimistix {optx.__version__}."
     )
     if arguments.picture:
         draw_profile(tables, arguments.picture)

@@ -251,17 +251,29 @@ def _judge(
     unlimited = record.falls_without_limit(here.value, x) | (there.value == -jnp.inf)
     stop = STOP.where(unlimited, STOP.unbounded, stop)
     flat = new.model.flat & jnp.all(slope == 0) & ~jnp.all(held)
-    # A parameter whose change by all its size would be lost far below rounding, and once
-    # was not, as the rate of a decay that is now over before the first measurement, was
-    # not found.
-    curvature = jnp.abs(jnp.diagonal(here.hessian))
-    influence = (slope + curvature * record.largest) * record.largest
-    least = epsilon**2 * jnp.maximum(fallen, jnp.abs(here.value))
-    lost_curvature = curvature <= epsilon * new.most
-    faded = (influence <= least) & lost_curvature & (new.most > 0) & ~held
+    faded = _has_faded(new, jnp.where(held, 0.0, slope)) & ~held
     flat = flat | (jnp.any(faded) & ~is_running(stop))
     stop = STOP.where(flat, STOP.flat, stop)
     return STOP.where(begins & ~there.are_finite(), STOP.nonfinite_start, stop)
+
+
+def _has_faded(state: NewtonState, slope: Vector) -> Bool[Array, " n"]:
+    """Which parameters mattered once and were lost, not found.
+
+    Such as the rate of a decay that is now over before the first measurement: changing it
+    by all its size changes nothing that rounding would show. So it is with a parameter at a
+    minimum of vanishing curvature; but there the slope vanishes faster than the curvature,
+    and on a plateau both fade alike. Far below rounding no slope can tell any more.
+    """
+    here, record = state.here, state.record
+    epsilon = jnp.finfo(slope.dtype).eps
+    curvature = jnp.abs(jnp.diagonal(here.hessian))
+    bend = curvature * record.largest
+    influence = (slope + bend) * record.largest
+    fallen = record.first_value - here.value
+    below = influence <= epsilon**2 * jnp.maximum(fallen, jnp.abs(here.value))
+    alike = (influence <= epsilon * jnp.abs(here.value)) & (slope > 1e-3 * bend)
+    return (below | alike) & (curvature <= epsilon * state.most) & (state.most > 0)
 
 
 class TrustRegionNewton(AbstractDenseNewton):
