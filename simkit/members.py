@@ -26,6 +26,7 @@ LEAST_SEGMENT = 256
 vector units idle, and compute no sooner."""
 
 _STATISTICS = "statistics/"
+_DOUBLE = 8
 
 
 class Served(NamedTuple):
@@ -68,7 +69,7 @@ def solve_members(
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
-) -> tuple[Rows, Served]:
+) -> tuple[dict[str, Any], Served]:
     """Solve all members, segment by segment.
 
     **Arguments:**
@@ -78,13 +79,13 @@ def solve_members(
     - `seed`: of the noise; member `i` depends on it and `i` alone.
     - `engine`: as of [`ensemble`][solvers.ensemble.members.ensemble].
     - `segment`: members of a segment; default: a 32nd of them, but at least
-      `LEAST_SEGMENT`.
+      `LEAST_SEGMENT`, and fewer where their states come to more than 64 MiB.
     - `mesh`: devices over which the members of a segment are spread.
     - `checkpoint`, `progress`: as in
       [`compute_in_segments`][simkit.segments.compute_in_segments].
 
-    **Returns:** `states` of shape `(member, time, state)`, `status` as numbers, and
-    `statistics/NAME`; and what solved them.
+    **Returns:** `states` of shape `(member, time, state)`, which may stay in the segments
+    (`KeptRows`), `status` as numbers, and `statistics/NAME`; and what solved them.
 
     **Raises:** `ValueError` if the sizes disagree; `EngineRefusal` if an engine asked for by
     name cannot serve; `RunRefused` if another engine solved the segments that are kept; and
@@ -92,6 +93,7 @@ def solve_members(
     """
     problem = experiment.problem()
     count = count_members(problem, parameters, initial_states, members)
+    row_bytes = np.size(experiment.times) * np.size(problem.initial_state) * _DOUBLE
     if segment is not None and segment < 1:
         raise ValueError(f"`segment` is {segment}, expected a number of at least 1.")
     key = _key(problem, seed)
@@ -109,7 +111,7 @@ def solve_members(
         served = _keep_served(Served(solution.engine, solution.engine_reason), checkpoint)
         return _to_arrays(solution)
 
-    size = segment or default_segment(count, LEAST_SEGMENT)
+    size = segment or default_segment(count, LEAST_SEGMENT, row_bytes)
     found = compute_in_segments(compute, count, size, "members", checkpoint, progress)
     return found, served if checkpoint is None else _kept_served(checkpoint)
 
@@ -187,7 +189,7 @@ def _to_arrays(solution: Solution) -> Rows:
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def statistics_of(rows: Rows) -> dict[str, np.ndarray]:
+def statistics_of(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The counts of the solver by name."""
     return {
         name.removeprefix(_STATISTICS): array

@@ -82,7 +82,8 @@ class Trajectory:
     - `title`: one line for people.
     - `times`: the saved times, shape `(time,)`, in `time_unit`.
     - `states`: for each state its values, shape `(time,)`, or `(member, time)` for an
-      ensemble, in `state_units`. Values that were not reached are NaN.
+      ensemble, in `state_units`. Values that were not reached are NaN. Those of a large
+      ensemble may stay in a file, as `simkit.stored.StoredArray`.
     - `status`: `"successful"` or why the solve stopped, shape `()` or `(member,)`.
     - `parameters`: values of the parameters, each of shape `()` or, where it varies
       over the ensemble, `(member,)`, in `parameter_units`.

@@ -20,14 +20,57 @@ from simkit.identity import live_facts
 from simkit.progress import Progress, silent
 from simkit.store.run_folder import RunFolder, begin
 from simkit.store.schema import StoreError
+from simkit.stored import IN_MEMORY
 from solvers.distributed import ALONE, Processes
 
 
 MOST_SEGMENTS = 32
-"""Into so many segments a run is cut where nobody says how."""
+"""Into so many segments a run is cut where nobody says how, or more for the next limit."""
+SEGMENT_BYTES = 64 * 1024**2
+"""What the arrays of a segment may come to where nobody says how many rows it has."""
+FEWEST = 8
+"""Rows of a segment however large they are: what a vector unit does at once."""
 
 Rows = dict[str, np.ndarray]
 """Arrays by name with the rows in front."""
+
+
+class KeptRows:
+    """An array of all rows whose parts stay in their segments until they are asked for.
+
+    - `shape`, `dtype`: those of the whole array.
+    - `size`: rows of a segment.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        size: int,
+        read: Callable[[int], np.ndarray],
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.size = size
+        self._read = read
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def part(self, rows: slice) -> np.ndarray:
+        """Some rows, which follow each other."""
+        first, last = rows.start // self.size, (rows.stop - 1) // self.size
+        pieces = []
+        for index in range(first, last + 1):
+            begin = index * self.size
+            segment = self._segment(index)
+            pieces.append(segment[max(0, rows.start - begin) : rows.stop - begin])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _segment(self, index: int) -> np.ndarray:
+        # The last one is kept: rows are mostly asked for in order, and more than once.
+        if self._last is None or self._last[0] != index:
+            self._last = None
+            self._last = (index, self._read(index))
+        return self._last[1]
 
 
 class Stopped(Exception):
@@ -69,12 +112,15 @@ class Checkpoint:
     - `folder`: kept segments.
     - `processes`: those that share the run, and see the folder.
     - `stop`: asked between segments; `None`: nobody stops the run.
+    - `stays`: whether arrays that are large are left in the segments, as
+      [`KeptRows`][simkit.segments.KeptRows], for an owner who writes them out from there.
     - `notify`: told of damaged segments, in a sentence.
     """
 
     folder: RunFolder
     processes: Processes = ALONE
     stop: StopAsked | None = None
+    stays: bool = False
     notify: Callable[[str], None] = lambda sentence: warnings.warn(sentence, stacklevel=2)
 
 
@@ -107,9 +153,10 @@ def kept_in(
         folder.remove()
 
 
-def default_segment(rows: int, least: int) -> int:
-    """Rows of a segment where nobody says how many."""
-    return max(least, math.ceil(rows / MOST_SEGMENTS))
+def default_segment(rows: int, least: int, row_bytes: int = 0) -> int:
+    """Rows of a segment where nobody says how many; `row_bytes` is what one row comes to."""
+    fitting = SEGMENT_BYTES // row_bytes if row_bytes else rows
+    return min(max(least, math.ceil(rows / MOST_SEGMENTS)), max(FEWEST, fitting))
 
 
 def compute_in_segments(
@@ -119,7 +166,7 @@ def compute_in_segments(
     what: str,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
-) -> Rows:
+) -> dict[str, Any]:
     """Compute all rows, segment by segment.
 
     **Arguments:**
@@ -131,7 +178,8 @@ def compute_in_segments(
     - `what`: the rows in a word, for `progress`, which counts them.
     - `checkpoint`: where segments are kept; those that are there are not computed again.
 
-    **Returns:** the arrays of all rows.
+    **Returns:** the arrays of all rows; a large one of a checkpoint with `stays` as
+    `KeptRows`.
 
     **Raises:** `Stopped` if asked to stop; `PartDone` in every process but the first;
     `OSError` if a segment cannot be kept.
@@ -152,7 +200,7 @@ def compute_in_segments(
         raise PartDone
     if done < grid.count:
         raise Stopped(done, grid.count)
-    return _joined(grid, _kept(compute, grid, checkpoint))
+    return _joined(grid, _kept(compute, grid, checkpoint), checkpoint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,15 +293,32 @@ def _kept(
             yield arrays
 
 
-def _joined(grid: _Grid, parts: Iterator[Rows]) -> Rows:
+def _joined(
+    grid: _Grid, parts: Iterator[Rows], checkpoint: Checkpoint | None = None
+) -> dict[str, Any]:
     """All rows as one array of each name; at no time are there two copies of all."""
-    if grid.count == 1:
+    stays_on_disk = checkpoint is not None and checkpoint.stays
+    if grid.count == 1 and not stays_on_disk:
         (only,) = parts
         return only
-    whole: Rows = {}
+    whole: dict[str, Any] = {}
     for index, part in enumerate(parts):
         for name, array in part.items():
             if name not in whole:
-                whole[name] = np.empty((grid.rows, *array.shape[1:]), array.dtype)
-            whole[name][grid.place(index)] = array
+                shape = (grid.rows, *array.shape[1:])
+                # Those of members over time alone: what there is once for each row is small.
+                size = math.prod(shape) * array.dtype.itemsize
+                large = len(shape) > 2 and size > IN_MEMORY
+                if checkpoint is not None and stays_on_disk and large:
+                    whole[name] = _left(checkpoint.folder, name, shape, array.dtype, grid.size)
+                else:
+                    whole[name] = np.empty(shape, array.dtype)
+            if isinstance(whole[name], np.ndarray):
+                whole[name][grid.place(index)] = array
     return whole
+
+
+def _left(
+    folder: RunFolder, name: str, shape: tuple[int, ...], dtype: np.dtype, size: int
+) -> KeptRows:
+    return KeptRows(shape, dtype, size, lambda index: folder.read(index)[name])

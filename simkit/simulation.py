@@ -23,7 +23,8 @@ from simkit.precision import use_double_precision
 from simkit.progress import Progress
 from simkit.provenance import collect
 from simkit.results import Trajectory
-from simkit.segments import Checkpoint, Rows, kept_in
+from simkit.segments import Checkpoint, KeptRows, kept_in
+from simkit.stored import StoredArray
 from solvers.ensemble.choice import check_engine
 from solvers.integrators.base import AbstractMethod
 from solvers.integrators.deterministic import Tsit5
@@ -306,20 +307,19 @@ def _initial_states(
 
 def _label(
     experiment: Experiment,
-    found: Rows,
+    found: Mapping[str, Any],
     varied: Mapping[str, np.ndarray],
     served: Served,
 ) -> Trajectory:
-    system, names = experiment.system, status_names()
-    values = found["states"]
+    system, values = experiment.system, found["states"]
     declared = [item for item in parameter_declarations(system) if item.size == 1]
     return Trajectory(
         title=type(system).__name__,
         system=type(system).__name__,
         method=type(experiment.method).__name__,
         times=np.asarray(experiment.times),
-        states={state.name: values[..., i] for i, state in enumerate(system.states)},
-        status=np.array(names)[found["status"]],
+        states={state.name: _column(values, i) for i, state in enumerate(system.states)},
+        status=_status(found["status"]),
         parameters={
             item.name: np.asarray(
                 varied.get(item.name, get_parameter(system, item.name)), float
@@ -333,3 +333,22 @@ def _label(
         engine=served.engine,
         engine_reason=served.reason,
     )
+
+
+def _column(values: np.ndarray | KeptRows, index: int) -> Any:
+    """One of the states of shape `(member, time, state)`."""
+    if not isinstance(values, KeptRows):
+        return values[..., index]
+    members, times, _ = values.shape
+
+    def read(rows: slice, at: slice) -> np.ndarray:
+        return values.part(rows)[:, at, index]
+
+    return StoredArray((members, times), values.dtype, (values.size, times), read)
+
+
+def _status(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as texts, which are only as wide as those that occur."""
+    occurring, places = np.unique(numbers, return_inverse=True)
+    names = status_names()
+    return np.array([names[number] for number in occurring])[places.reshape(numbers.shape)]

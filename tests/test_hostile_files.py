@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from simkit.analysis import analyse
 from simkit.cli.application import cli
 from simkit.cli.summaries import as_json, summary
 from simkit.plots.collection import save_figures
@@ -273,7 +274,7 @@ def test_segments_that_are_sealed_but_made_to_do_harm(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["trajectory", "fit"])
 def test_changed_files_give_a_sentence_or_a_result(kind: str, tmp_path: Path) -> None:
-    """What is behind `show`, `plot` and `report`, without a traceback, a hang or much memory.
+    """What is behind `show`, `analyse`, `plot`, `report`: no traceback, hang or much memory.
 
     Results that are the same as one that was drawn are not drawn again.
     """
@@ -313,6 +314,7 @@ def _use(path: Path, drawn: set[bytes]) -> bool:
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.simplefilter("ignore", UserWarning)
             as_json(summary(found, {}))
+            as_json(analyse(found).values)
             report_page(found)
             if MUTATIONS > 200:
                 save_figures(found, path.parent / "figures", ("png",))

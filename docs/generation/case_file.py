@@ -1,12 +1,15 @@
 """The reference page of the case file, from its schema."""
 
+import functools
 import inspect
+import operator
 from typing import Any
 
 import msgspec
 import msgspec.inspect as schema_types
 
 from generation.docstrings import cell, table
+from simkit.config.molecular import CutOff, Method, MolecularCase, Potential
 from simkit.config.schema import Case, Distribution
 
 
@@ -33,8 +36,21 @@ _WORDS = {
     schema_types.StrType: "text",
     schema_types.BoolType: "true or false",
     schema_types.StructType: "table",
-    schema_types.UnionType: "[distribution](#distributions)",
 }
+_UNIONS = {
+    Distribution: "[distribution](#distributions)",
+    Potential: "[pair energy](#pair-energies)",
+    CutOff: "[cut-off](#cut-offs)",
+    Method: "[method](#methods-of-dynamics)",
+}
+_MOLECULAR = """\
+## Molecular cases
+
+A case with the tables `molecules` and `dynamics` is a molecular one: `simkit simulate` runs it
+and writes an [H5MD file](../molecules.md#cases-and-files), `simkit check` looks at it. It has
+these keys and none of those above. A `type` is the name of a class in Python, and the keys
+beside it are its arguments.
+"""
 _ADDED = {
     "method": "An option that is left out has the default of the [method](methods.md).",
     "fit.parameters": "`NAME` is that of a parameter, a state or an observable. An observable "
@@ -48,6 +64,7 @@ def case_file_page() -> str:
     case: Any = schema_types.type_info(Case)
     _add_table(lines, case, "", set())
     _add_distributions(lines)
+    _add_molecular(lines)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -85,6 +102,24 @@ def _add_distributions(lines: list[str]) -> None:
         _add_keys(lines, struct)
 
 
+def _add_molecular(lines: list[str]) -> None:
+    lines += [_MOLECULAR]
+    case: Any = schema_types.type_info(MolecularCase)
+    _add_keys(lines, case)
+    for field in case.fields:
+        inner = _named_table(field.type)
+        if inner is not None:
+            lines += [f"### {field.name}", "", inspect.getdoc(inner.cls) or "", ""]
+            _add_keys(lines, inner)
+    unions = {"Pair energies": Potential, "Cut-offs": CutOff, "Methods of dynamics": Method}
+    for heading, union in unions.items():
+        kinds: Any = schema_types.type_info(union)
+        lines += [f"### {heading}", ""]
+        for struct in kinds.types:
+            lines += [f"#### {struct.tag}", "", inspect.getdoc(struct.cls) or "", ""]
+            _add_keys(lines, struct)
+
+
 def _plain(kind: Any) -> Any:
     """The type without descriptions and without `None`, which TOML cannot say."""
     while isinstance(kind, schema_types.Metadata):
@@ -108,6 +143,9 @@ def type_words(kind: Any) -> str:
     kind = _plain(kind)
     if type(kind) in _WORDS:
         return _WORDS[type(kind)]
+    if isinstance(kind, schema_types.UnionType):
+        members: Any = kind.types
+        return _UNIONS[functools.reduce(operator.or_, (item.cls for item in members))]
     match kind:
         case schema_types.FloatType():
             return f"number{_range(kind)}"

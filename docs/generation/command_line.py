@@ -2,17 +2,22 @@
 
 import inspect
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 from generation.docstrings import cell, table
-from simkit.cli import summaries
+from generation.outcomes import outcome_lines
 from simkit.cli.application import cli
 from simkit.cli.compilation_cache import cache_folder
-from simkit.cli.outcomes import BAD_INPUT, FAILED, FAULT, INTERRUPTED, STOPPED
+from simkit.cli.outcomes import (
+    BAD_INPUT,
+    FAILED,
+    FAULT,
+    INTERRUPTED,
+    STOPPED,
+)
 from simkit.cli.outputs import OutputFiles, output_files
 
 
@@ -29,7 +34,8 @@ _EXIT_CODES = {
     0: "the command did what it was asked for",
     FAULT: "a fault of simkit, or of the machine (`doctor`)",
     BAD_INPUT: "bad input or usage: a broken case, a file that is there already",
-    FAILED: "the solve or the fit failed; the result is written, with its status",
+    FAILED: "the solve or the fit failed, and the result is written, with its status; or the "
+    "trial of `check` did",
     STOPPED: "stopped by SIGTERM, SIGHUP, SIGUSR1 or `--time-limit`; `--resume` goes on",
     INTERRUPTED: "interrupted with Ctrl-C; `--resume` goes on",
 }
@@ -44,7 +50,7 @@ def command_line_page() -> str:
     lines += table(["code", "meaning"], [[str(k), v] for k, v in _EXIT_CODES.items()])
     lines += ["## Files that a run writes", ""]
     lines += [_files(), "", "## What --json prints", ""]
-    lines += [_unindented_json(inspect.getdoc(summaries) or ""), "", "## Environment", ""]
+    lines += [*outcome_lines(), "## Environment", ""]
     where = (inspect.getdoc(cache_folder) or "").split("\n\n", 1)[1]
     lines += [where.replace("It is", "Compiled programs are kept in", 1), ""]
     lines += ["## Completion", "", "Put" + (cli.epilog or "").removeprefix("Completion: put")]
@@ -86,8 +92,3 @@ def _files() -> str:
     return "\n".join(
         [*table(["file", "what it is"], rows), f"`FOLDER` is what `-o` names. {words}"]
     )
-
-
-def _unindented_json(text: str) -> str:
-    """The shapes in a docstring, as blocks of text."""
-    return textwrap.dedent(text).replace("```\n{", "```text\n{")

@@ -70,6 +70,39 @@ _SECTIONS = {
         "parameter NoiseKind Interpretation ParameterDeclaration parameter_declarations "
         "get_parameter replace_parameters state_names complete_inputs",
     ),
+    "Molecules: models and their terms": (
+        "sk.systems.molecular",
+        "MolecularModel AbstractTerm PairTerm EnergyTerm ExternalTerm TailCorrection "
+        "tail_energy tail_pressure Tersoff StillingerWeber EmbeddedAtom JaxMDTerm "
+        "learned_potential Evaluation evaluate_pairs NeighbourList",
+    ),
+    "Molecules: pair energies": (
+        "sk.systems.molecular",
+        "AbstractPairEnergy LennardJones WeeksChandlerAndersen Buckingham Morse SoftSphere "
+        "HarmonicSphere Yukawa UserPair Truncated Shifted ForceShifted Switched "
+        "lorentz_berthelot geometric waldman_hagler",
+    ),
+    "Molecules: boxes, units, starts": (
+        "sk.systems.molecular",
+        "AbstractBox OpenBox OrthorhombicBox TriclinicBox deform Units REDUCED METAL REAL SI "
+        "convert reduced_by lattice cubic_box random_packing mixture",
+    ),
+    "Molecules: dynamics": (
+        "sk.solvers.molecular",
+        "MolecularProblem run_dynamics Progress MolecularTrajectory joined MolecularState "
+        "MolecularError maxwell_boltzmann AbstractDynamics AbstractThermostat VelocityVerlet "
+        "Langevin Brownian NoseHooverChain StochasticVelocityRescaling MonteCarloBarostat "
+        "StochasticCellRescaling",
+    ),
+    "Molecules: minima and gradients": (
+        "sk.solvers.molecular",
+        "minimise_energy FIRE LBFGS Minimum differentiate_trajectory Reversible Checkpointed "
+        "Forward TrajectoryGradient Horizon Frames",
+    ),
+    "Molecules: files": (
+        "simkit.importers.xyz",
+        "Structure read_xyz iterate_xyz write_xyz XYZError",
+    ),
 }
 _MODULES = {
     "sk": "simkit",
@@ -77,9 +110,12 @@ _MODULES = {
     "sk.solvers": "solvers",
     "sk.solvers.curvature": "solvers.curvature",
     "sk.solvers.distributed": "solvers.distributed",
+    "sk.solvers.molecular": "solvers.molecular",
     "sk.solvers.optimisers": "solvers.optimisers",
     "sk.solvers.sharding": "solvers.sharding",
     "sk.systems": "systems",
+    "sk.systems.molecular": "systems.molecular",
+    "simkit.importers.xyz": "simkit.importers.xyz",
     "simkit.results": "simkit.results",
 }
 _HEAD = """\

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from simkit.cli.commands.analyse import analyse
 from simkit.cli.commands.checking import check
 from simkit.cli.commands.diagnosis import doctor
 from simkit.cli.commands.export import export
@@ -21,7 +22,14 @@ from simkit.cli.commands.files import plot, report, show
 from simkit.cli.commands.listings import methods, systems
 from simkit.cli.commands.runs import fit, simulate
 from simkit.cli.options import TRACEBACK
-from simkit.cli.outcomes import BAD_INPUT, FAULT, INTERRUPTED, Failure
+from simkit.cli.outcomes import (
+    BAD_INPUT,
+    FAULT,
+    INTERRUPTED,
+    SCHEMA_FILE,
+    Failure,
+    error_json,
+)
 from simkit.config.errors import CaseError, one_line
 
 
@@ -29,6 +37,19 @@ class _Application(click.Group):
     """A group that turns every error into one sentence and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Looked for here, as the words of a command may be what is wrong.
+        words = [*ctx._protected_args, *ctx.args]
+        as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            if as_json:
+                mistake = error.__cause__ if isinstance(error.__cause__, CaseError) else None
+                sentence = error.format_message()
+                click.echo(error_json(sentence, error.exit_code, mistake))
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -37,7 +58,7 @@ class _Application(click.Group):
             raise Failure("interrupted", INTERRUPTED) from None
         except CaseError as error:
             _show_traceback(ctx)
-            raise Failure(str(error), BAD_INPUT) from None
+            raise Failure(str(error), BAD_INPUT) from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of a pipe went away; click knows what to do
@@ -60,6 +81,13 @@ def _fault(ctx: click.Context, error: Exception) -> Failure:
     return Failure(f"a fault of simkit, {reason}{advice}", FAULT)
 
 
+def _print_schema(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    if value and not ctx.resilient_parsing:
+        click.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+        ctx.exit()
+
+
 @click.group(
     cls=_Application,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
@@ -69,11 +97,31 @@ def _fault(ctx: click.Context, error: Exception) -> Failure:
     ),
 )
 @click.version_option(package_name="simkit-jax", message="simkit %(version)s")
+@click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of what --json prints, and exit.",
+)
 def cli() -> None:
     """Simulate and fit differential equations; a case file says what is to be done."""
 
 
-for _command in (simulate, fit, check, show, plot, report, export, systems, methods, doctor):
+for _command in (
+    simulate,
+    fit,
+    check,
+    show,
+    analyse,
+    plot,
+    report,
+    export,
+    systems,
+    methods,
+    doctor,
+):
     cli.add_command(_command)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from simkit.cli.outcomes import INTERRUPTED, STOPPED
+from simkit.cli.outcomes import INTERRUPTED, STOPPED, error_json
 
 
 GRACE = 10.0
@@ -31,9 +31,11 @@ class Stopping:
     - `signal`: the first that came, or `None`.
     - `describe`: says in a sentence where the run is, for an end at once.
     - `grace`: see `GRACE`; `None`: a segment is waited for as long as it takes.
+    - `as_json`: whether an end at once is told as JSON too.
     """
 
-    def __init__(self, time_limit: float | None = None):
+    def __init__(self, time_limit: float | None = None, as_json: bool = False):
+        self.as_json = as_json
         self.signal: signal.Signals | None = None
         self.describe: Callable[[], str] = lambda: self.reason
         self.grace: float | None = GRACE
@@ -109,16 +111,16 @@ class Stopping:
                 if came and count == 0 and self.grace is not None:
                     deadline = time.monotonic() + self.grace
                 count += len(came)
-        end_at_once(f"Error: {self.describe()}", self.exit_code)
+        end_at_once(self.describe(), self.exit_code, self.as_json)
 
 
 @contextlib.contextmanager
-def stopping(time_limit: float | None) -> Iterator[Stopping]:
+def stopping(time_limit: float | None, as_json: bool = False) -> Iterator[Stopping]:
     """Catch the signals that ask a process to end, for the length of a `with` block.
 
     Outside the main thread, where Python allows no handlers, only the clock counts.
     """
-    stop = Stopping(time_limit)
+    stop = Stopping(time_limit, as_json)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -140,10 +142,15 @@ def _numbers() -> list[int]:
     return [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
 
 
-def end_at_once(sentence: str, code: int) -> None:
+def end_at_once(sentence: str, code: int, as_json: bool = False) -> None:
     """End the process from any thread: all files are whole at any time."""
-    if sys.stderr.isatty():
-        sentence = f"\x1b[?25h\n{sentence}"  # the progress bar hides the cursor
+    # The progress bar hides the cursor.
+    shown = "\x1b[?25h\n" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):
-        os.write(2, f"{sentence}\n".encode(errors="replace"))
+        os.write(2, f"{shown}Error: {sentence}\n".encode(errors="replace"))
+    if as_json:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(
+                sys.stdout.fileno(), f"{error_json(sentence, code)}\n".encode(errors="replace")
+            )
     os._exit(code)

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ TRACEBACK = "simkit.traceback"
 """Where the context keeps whether errors show their traceback."""
 
 Command = Callable[..., Any]
+
+_UNITS = "kMGTP"
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*([{_UNITS}]?)", re.IGNORECASE)
 
 
 def _remember_traceback(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -28,6 +32,36 @@ def result_argument(command: Command) -> Command:
     """A result file that is there."""
     kind = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
     return click.argument("file", type=kind)(command)
+
+
+class Size(click.ParamType):
+    """A number of bytes: `500M`, `20G`; each letter is 1024 times the one before."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The number of bytes."""
+        found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is None:
+            self.fail(f"{value!r} is no size, expected one such as 500M or 20G.", param, ctx)
+        power = _UNITS.lower().index(found[2].lower()) + 1 if found[2] else 0
+        size = float(found[1]) * 1024**power
+        if not 1 <= size < 2**63:
+            self.fail(f"{value!r} is no size of a file, expected 1 to 8000P.", param, ctx)
+        return int(size)
+
+
+def max_bytes_option(command: Command) -> Command:
+    """`--max-bytes`, for the commands that read a result file."""
+    return click.option(
+        "--max-bytes",
+        type=Size(),
+        metavar="SIZE",
+        help="Read a file whose arrays take so much memory, such as 20G; 2G if left out, and "
+        "less of a file of a few kilobytes.",
+    )(command)
 
 
 def override_option(command: Command) -> Command:
@@ -121,6 +155,12 @@ def run_options(command: Command) -> Command:
             help="Stop, with exit code 4, before a segment that would end later.",
         ),
         *_parallel_options(),
+        click.option(
+            "--profile",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Tell where the time went, and write a trace for Perfetto or TensorBoard.",
+        ),
         traceback_option,
     ]
     for option in reversed(options):

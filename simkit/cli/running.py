@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,6 +55,8 @@ class Plan:
     coordinator: str | None = None
     process_id: int | None = None
     processes: int | None = None
+    profile: Path | None = None
+    as_json: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -94,7 +97,7 @@ def finished_result(plan: Plan) -> "Fit | Trajectory | None":
     Ends with exit code 2 if it is that of another case and may not be replaced.
     """
     from simkit.identity import case_tables, result_facts
-    from simkit.store.reader import load
+    from simkit.store.reader import open_result
     from simkit.store.run_folder import first_difference, is_unfinished
     from simkit.store.schema import StoreError
 
@@ -103,7 +106,7 @@ def finished_result(plan: Plan) -> "Fit | Trajectory | None":
         return None
     kinds = {"simulate": "Trajectory", "fit": "Fit"}
     try:
-        result = load(path, max_bytes=2**62)
+        result = click.get_current_context().with_resource(open_result(path, max_bytes=2**62))
         there = {"result": type(result).__name__, **_tables(result, result_facts)}
         here = {"result": kinds[plan.command], **case_tables(plan.loaded)}
         difference = first_difference(there, here)
@@ -181,7 +184,7 @@ def _together(
             if folder is None:
                 folder = _held(_shared(plan, processes), stack)
             stop.describe = lambda: _where_it_is(plan, stop)
-            checkpoint = Checkpoint(folder, processes, stop, _notify)
+            checkpoint = Checkpoint(folder, processes, stop, stays=True, notify=_notify)
             result = body(Run(checkpoint, _mesh(plan)))
             if processes.is_first:
                 folder.remove()
@@ -293,7 +296,7 @@ def _processes(plan: Plan) -> Iterator["Processes"]:
     from solvers.sharding import use_cpu_devices
 
     def on_loss(sentence: str) -> None:
-        end_at_once(f"Error: {sentence.rstrip('.')}; {GO_ON}.", FAULT)
+        end_at_once(f"{sentence.rstrip('.')}; {GO_ON}.", FAULT, plan.as_json)
 
     given = (plan.coordinator, plan.process_id, plan.processes)
     with contextlib.ExitStack() as stack:

@@ -1,34 +1,4 @@
-"""Results as plain values for `--json`.
-
-A fit gives one object:
-
-```
-{"kind": "fit", "title", "system", "method", "reason", "status",
- "engine", "engine_reason", "objective", "log_likelihood", "gradient_norm",
- "parameters": [{"name", "unit", "scale", "estimate", "standard_error", "lower",
-                 "upper", "at_bound", "mean", "standard_deviation", "interval"}],
- "derived": [{"name", "unit", "estimate", "standard_error"}],
- "starts": {"total", "counted", "at_optimum", "failed": {reason: count}},
- "uncertainty": {"method", "level", "failed_draws"} or null,
- "warnings": [...], "files": {...}}
-```
-
-`mean`, `standard_deviation` and `interval` are those of the posterior and null where no
-uncertainty was computed. A trajectory gives:
-
-```
-{"kind": "trajectory", "title", "system", "method", "status": {status: members},
- "engine", "engine_reason", "members": number or null, "succeeded",
- "times": {"start", "stop", "number", "unit"},
- "states": {name: {"unit", "first", "last", "lowest", "highest"}},
- "parameters": {name: {"unit", "lowest", "highest"}}, "files": {...}}
-```
-
-where `first` and `last` are means over the members of an ensemble. `files` names what
-was written: `result`, `figures` (a list) and `report`, each where there is one. `engine`
-and `engine_reason` say what solved the equation, and why that; they are null for a single
-solve and for older files, which do not say. A number that is not finite is null.
-"""
+"""Results as plain values for `--json`; `outcome.schema.json` says what they look like."""
 
 import json
 import math
@@ -37,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from simkit.member_statistics import member_statistics
 from simkit.results import Fit, StartTable, Trajectory
+from simkit.stored import is_stored
 
 
 Files = dict[str, Any]
 
 
 def summary(result: Trajectory | Fit, files: Files) -> dict[str, Any]:
-    """The object that `--json` prints for a result; see the module."""
+    """The object that `--json` prints for a result, in which `files` says what was written."""
     if isinstance(result, Fit):
         return fit_summary(result, files)
     return trajectory_summary(result, files)
@@ -56,7 +28,7 @@ def as_json(values: Any) -> str:
 
 
 def fit_summary(fit: Fit, files: Files) -> dict[str, Any]:
-    """A fit as plain values; see the module."""
+    """A fit as plain values."""
     posterior = fit.uncertainty
     return {
         "kind": "fit",
@@ -92,7 +64,7 @@ def all_warnings(fit: Fit) -> list[str]:
 
 
 def trajectory_summary(trajectory: Trajectory, files: Files) -> dict[str, Any]:
-    """A trajectory as plain values; see the module."""
+    """A trajectory as plain values."""
     status = Counter(np.atleast_1d(trajectory.status).tolist())
     times = trajectory.times
     return {
@@ -114,11 +86,9 @@ def trajectory_summary(trajectory: Trajectory, files: Files) -> dict[str, Any]:
         "states": {
             name: {
                 "unit": trajectory.state_units.get(name, "1"),
-                "first": _mean(values[..., 0]),
-                "last": _mean(values[..., -1]),
-                **_extremes(values),
+                **_course(trajectory, name),
             }
-            for name, values in trajectory.states.items()
+            for name in trajectory.states
         },
         "parameters": {
             name: {"unit": trajectory.parameter_units.get(name, "1"), **_extremes(values)}
@@ -178,6 +148,21 @@ def _starts(starts: StartTable) -> dict[str, Any]:
         "at_optimum": int(starts.at_best.sum()),
         "failed": dict(Counter(starts.status[~counted].tolist())),
     }
+
+
+def _course(trajectory: Trajectory, state: str) -> dict[str, float | None]:
+    """Where a state begins and ends, and its extremes."""
+    values = trajectory.states[state]
+    if is_stored(values):
+        found = member_statistics(trajectory, state)
+        return {
+            "first": found.first,
+            "last": found.last,
+            "lowest": found.least,
+            "highest": found.greatest,
+        }
+    ends = {"first": _mean(values[..., 0]), "last": _mean(values[..., -1])}
+    return {**ends, **_extremes(values)}
 
 
 def _extremes(values: np.ndarray) -> dict[str, float | None]:

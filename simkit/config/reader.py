@@ -97,7 +97,7 @@ def check_case(case: Case, folder: str | os.PathLike[str] = ".") -> LoadedCase:
     """
     values = _without_none(msgspec.to_builtins(case))
     for mistake in _mistakes(values):
-        raise _located(mistake, "case", ())
+        raise located(mistake, "case", ())
     return LoadedCase(convert(values), "", None, Path(folder))
 
 
@@ -108,10 +108,10 @@ def check_system(loaded: LoadedCase, system: SystemEntry) -> None:
     """
     given = [(parse_override(text)[0], text) for text in loaded.overrides]
     for mistake in find_mistakes(loaded.case, system):
-        raise _located(mistake, loaded.source, given)
+        raise located(mistake, loaded.source, given)
 
 
-def resolved_json(case: Case) -> str:
+def resolved_json(case: msgspec.Struct) -> str:
     """The case with all defaults filled in as canonical JSON: sorted keys, no spaces."""
     return msgspec.json.encode(case, order="sorted").decode()
 
@@ -143,18 +143,38 @@ def _read_text(path: Path) -> str:
         raise CaseError(str(path), "", f"cannot be read ({reason})", "a case file") from None
 
 
-def _examine(
+def read_values(
+    path: str | os.PathLike[str], overrides: Sequence[str]
+) -> tuple[str, dict[str, Any], list[tuple[KeyPath, str]]]:
+    """The text of a case file, its values with overrides, and where those stand.
+
+    Raises `CaseError` for a file that cannot be read or is no TOML, and for an override
+    that makes no sense.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    return text, *_values(text, path, overrides)
+
+
+def _values(
     text: str, path: Path, overrides: Sequence[str]
-) -> tuple[Case | None, Iterator[CaseError]]:
+) -> tuple[dict[str, Any], list[tuple[KeyPath, str]]]:
     values = _parse_toml(text, path)
     given: list[tuple[KeyPath, str]] = []
     for override in overrides:
         key, value = parse_override(override)
         apply_override(values, key, value, f"--set {quoted(override)}")
         given.append((key, override))
+    return values, given
+
+
+def _examine(
+    text: str, path: Path, overrides: Sequence[str]
+) -> tuple[Case | None, Iterator[CaseError]]:
+    values, given = _values(text, path, overrides)
     mistakes = list(_mistakes(values))
     case = None if mistakes else convert(values)
-    return case, (_located(mistake, str(path), given) for mistake in mistakes)
+    return case, (located(mistake, str(path), given) for mistake in mistakes)
 
 
 def _mistakes(values: dict[str, Any]) -> Iterator[Mistake]:
@@ -166,7 +186,7 @@ def _mistakes(values: dict[str, Any]) -> Iterator[Mistake]:
         yield from find_mistakes(convert(values))
 
 
-def _located(
+def located(
     mistake: Mistake, source: str, overrides: Sequence[tuple[KeyPath, str]]
 ) -> CaseError:
     """The mistake as an error that names the file, and the override that made it."""

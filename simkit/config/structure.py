@@ -25,9 +25,9 @@ from simkit.config.errors import (
 from simkit.config.schema import Case
 
 
-def find_structural_mistakes(values: Any) -> Iterator[Mistake]:
+def find_structural_mistakes(values: Any, schema: type = Case) -> Iterator[Mistake]:
     """Every place where the values do not fit the schema of a case, in file order."""
-    yield from _compare(values, _case_type(), ())
+    yield from _compare(values, _type_of(schema), ())
 
 
 def convert(values: Any) -> Case:
@@ -36,8 +36,8 @@ def convert(values: Any) -> Case:
 
 
 @functools.cache
-def _case_type() -> schema_types.Type:
-    return schema_types.type_info(Case)
+def _type_of(schema: type) -> schema_types.Type:
+    return schema_types.type_info(schema)
 
 
 def _compare(value: Any, kind: Any, path: KeyPath) -> Iterator[Mistake]:

@@ -20,6 +20,7 @@ from simkit.plots.trajectories import (
 )
 from simkit.plots.words import counted, failures, listing, number, percent, plain
 from simkit.results import Fit, Trajectory
+from simkit.stored import some_members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _phase(result: Trajectory) -> Caption:
     text = f"Phase portrait: {y} against {x}, with start (circle) and end (square)."
     members = phase_members(result)
     spans = [
-        f"{plain(name)} {_range(np.atleast_2d(result.states[name])[members])}"
+        f"{plain(name)} {_range(some_members(result.states[name], members))}"
         f"{_after(result.state_units.get(name, '1'))}"
         for name in list(result.states)[:2]
     ]

@@ -98,7 +98,7 @@ def destination_table(fit: Fit) -> Table:
     """Where each start began and ended, in the units of the parameters."""
     starts = fit.starts
     order = np.lexsort((starts.rank, ~counted_starts(starts)))[: MOST_ROWS // 2]
-    columns = ["start", "", *(plain(name) for name in fit.parameters.name.tolist())]
+    columns = ["start", "end", *(plain(name) for name in fit.parameters.name.tolist())]
     rows = [
         (int(index) + 1, what, *values[index].tolist())
         for index in order
@@ -174,7 +174,7 @@ def correlation_table(fit: Fit) -> Table:
     names, matrix = parameter_correlations(fit)
     words = [plain(name) for name in names.tolist()]
     rows = [(name, *row) for name, row in zip(words, matrix.tolist(), strict=True)]
-    return Table("Correlations of the parameters", ["", *words], rows)
+    return Table("Correlations of the parameters", ["parameter", *words], rows)
 
 
 def unit_cell(unit: str) -> str:

@@ -50,7 +50,7 @@ def as_html(table: Table) -> str:
     # A region that scrolls must be reachable with the keyboard.
     title = escaped(table.caption)
     return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{title}">\n'
+        f'<div class="table" tabindex="0" role="group" aria-label="{title}">\n'
         f"<table>\n<caption>{title}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n{note}"
     )

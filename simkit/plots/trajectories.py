@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from simkit.member_statistics import LEVELS, member_statistics
 from simkit.plots import style
 from simkit.plots.words import counted, failures, plain, with_unit
 from simkit.results import Trajectory
+from simkit.stored import is_stored, some_members
 
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = LEVELS
 """Ends of the 90 % and 50 % bands, with the median between them."""
 _LINES_IN_BAND = 5
 _LINES_IN_PHASE = 30
@@ -61,9 +63,10 @@ def phase(result: Trajectory, x: str | None = None, y: str | None = None) -> Fig
         )
     first, second = list(result.states)[:2]
     x, y = _known_states(result, [x or first, y or second])
-    across = np.atleast_2d(style.drawable(result.states[x]))
-    upwards = np.atleast_2d(style.drawable(result.states[y]))
     chosen = phase_members(result)
+    across, upwards = (
+        style.drawable(some_members(result.states[name], chosen)) for name in (x, y)
+    )
     figure = style.new_figure(4.4, width=5.0)
     axes = style.prepare(figure.subplots())
     style.label(axes, with_unit(x, _unit(result, x)), with_unit(y, _unit(result, y)))
@@ -71,9 +74,9 @@ def phase(result: Trajectory, x: str | None = None, y: str | None = None) -> Fig
     if result.is_ensemble:
         faint = {"linewidth": 0.8, "alpha": 0.45}
     pixels = chosen.size * across.shape[1] > style.MANY_POINTS
-    for member in chosen:
-        axes.plot(across[member], upwards[member], color=style.BLUE, rasterized=pixels, **faint)
-    handles = _ends(axes, across[chosen], upwards[chosen])
+    for lines in zip(across, upwards, strict=True):
+        axes.plot(*lines, color=style.BLUE, rasterized=pixels, **faint)
+    handles = _ends(axes, across, upwards)
     axes.margins(0.05)
     if handles:
         what = ["start of each", "end of each"] if result.is_ensemble else ["start", "end"]
@@ -134,6 +137,8 @@ def ensemble_quantiles(result: Trajectory, state: str) -> np.ndarray:
     Shape `(5, time)`, for the probabilities in `QUANTILES`; NaN at times at which no
     member has a finite value.
     """
+    if is_stored(result.states[state]):
+        return style.drawable(member_statistics(result, state).quantiles)
     values = style.drawable(result.states[state][result.succeeded])
     answer = np.full((len(QUANTILES), result.times.size), np.nan)
     # Complete columns go the fast way; nanquantile is some fifty times slower.
@@ -231,10 +236,11 @@ def _bands(axes: Axes, result: Trajectory, name: str) -> None:
             rasterized=pixels,
         )
     members = np.flatnonzero(result.succeeded)
-    for member in members[style.evenly(members.size, _LINES_IN_BAND)]:
+    members = members[style.evenly(members.size, _LINES_IN_BAND)]
+    for values in some_members(result.states[name], members):
         axes.plot(
             style.drawable(result.times),
-            style.drawable(result.states[name][member]),
+            style.drawable(values),
             color=style.GREY,
             linewidth=0.6,
             alpha=0.8,

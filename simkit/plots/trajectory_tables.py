@@ -7,6 +7,7 @@ from simkit.plots.tables import MOST_ROWS, Table
 from simkit.plots.trajectories import QUANTILES, ensemble_quantiles, phase_members
 from simkit.plots.words import counted, percent, with_unit
 from simkit.results import Trajectory
+from simkit.stored import some_members
 
 
 def states_table(result: Trajectory) -> Table:
@@ -34,18 +35,18 @@ def phase_table(result: Trajectory) -> Table:
     time = with_unit("time", result.time_unit)
     columns = [time]
     columns += [with_unit(name, result.state_units.get(name, "1")) for name in (x, y)]
-    across, upwards = (np.atleast_2d(result.states[name]) for name in (x, y))
     members = phase_members(result)
+    across, upwards = (some_members(result.states[name], members) for name in (x, y))
     shown = evenly(result.times.size, max(2, MOST_ROWS // max(1, members.size)))
-    points = [(member, index) for member in members for index in shown]
+    points = [(row, index) for row in range(members.size) for index in shown]
     rows = [
         (
-            *((int(member),) if result.is_ensemble else ()),
+            *((int(members[row]),) if result.is_ensemble else ()),
             float(result.times[index]),
-            float(across[member, index]),
-            float(upwards[member, index]),
+            float(across[row, index]),
+            float(upwards[row, index]),
         )
-        for member, index in points
+        for row, index in points
     ]
     if result.is_ensemble:
         columns = ["member", *columns]

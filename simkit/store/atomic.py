@@ -1,29 +1,44 @@
 """Files that are whole on the disk, or not there at all."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 _PREFIX, _ENDING = ".simkit-", ".partial"
 
 
-def write_whole(target: Path, content: bytes, overwrite: bool = True) -> None:
+def write_whole(target: Path, *content: bytes, overwrite: bool = True) -> None:
     """Write a file under a temporary name, bring it to the disk and move it into place.
 
     **Arguments:**
 
     - `target`: the file; its folder must exist.
+    - `content`: the bytes, in one or several pieces.
     - `overwrite`: whether a file that is there is replaced. It stays as it was until the
       new one is complete on the disk.
 
     **Raises:** `FileExistsError`; `OSError` with the name of the file, as for a full disk.
     """
+    with written_whole(target, overwrite) as stream:
+        for piece in content:
+            stream.write(piece)
+
+
+@contextlib.contextmanager
+def written_whole(target: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
+    """A stream to write and read; what is in it at the end is moved into place.
+
+    As [`write_whole`][simkit.store.atomic.write_whole], for content that is not there at
+    once. After an error within the block nothing is left.
+    """
     temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_ENDING}")
     try:
-        with open(temporary, "xb") as stream:
-            stream.write(content)
+        with open(temporary, "x+b") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         refuse_existing(target, overwrite)

@@ -12,8 +12,9 @@ import numpy as np
 
 from simkit.results import Fit, Trajectory
 from simkit.store.atomic import refuse_existing, write_whole
-from simkit.store.flat import Column, FlatTable, attributes, flat_tables
+from simkit.store.flat import attributes, flat_tables
 from simkit.store.schema import CONVENTIONS, to_link_name
+from simkit.tabular import Column, FlatTable
 
 
 COLUMNS_FILE = "columns.csv"
@@ -43,14 +44,14 @@ def export_csv(
     """
     folder = Path(folder)
     tables = flat_tables(result)
-    files = {folder / f"{table.name}.csv": _lines(table) for table in tables}
+    files = {folder / f"{table.name}.csv": table_lines(table) for table in tables}
     files[folder / COLUMNS_FILE] = _column_lines(tables)
     files[folder / ATTRIBUTES_FILE] = _attribute_lines(result)
     for path in files:
         refuse_existing(path, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     for path, lines in files.items():
-        write_whole(path, _as_csv(lines), overwrite)
+        write_whole(path, as_csv(lines), overwrite=overwrite)
     return list(files)
 
 
@@ -81,7 +82,7 @@ def export_netcdf(
             _write_group(file.create_group(table.name), table)
         for name, values in attributes(result).items():
             _write_attributes(file, name, values)
-    write_whole(target, image.getvalue(), overwrite)
+    write_whole(target, image.getvalue(), overwrite=overwrite)
     return Path(path)
 
 
@@ -96,7 +97,8 @@ def require_netcdf() -> None:
         ) from None
 
 
-def _lines(table: FlatTable) -> Iterator[list[Any]]:
+def table_lines(table: FlatTable) -> Iterator[list[Any]]:
+    """The lines of a table as CSV: a heading, then one for each combination of labels."""
     yield [column.name for column in (*table.axes, *table.columns)]
     columns = [column.values.ravel().tolist() for column in table.columns]
     shape = table.columns[0].values.shape
@@ -120,7 +122,8 @@ def _attribute_lines(result: Trajectory | Fit) -> Iterator[list[Any]]:
             yield [table, name, value]
 
 
-def _as_csv(lines: Iterator[list[Any]]) -> bytes:
+def as_csv(lines: Iterator[list[Any]]) -> bytes:
+    """Lines as CSV (RFC 4180) in UTF-8."""
     text = io.StringIO(newline="")
     # Python writes a float with as many digits as it takes to read it back.
     csv.writer(text).writerows(lines)

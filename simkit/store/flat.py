@@ -13,39 +13,10 @@ import numpy as np
 
 from simkit.results import Fit, Trajectory
 from simkit.store.schema import FieldSchema, Form, axes_of, schema_of
+from simkit.tabular import Column, FlatTable
 
 
 Value = str | int | float
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """Values of one quantity.
-
-    - `name`: unique within its table.
-    - `values`: numbers, truth values or text, with the axes of the table.
-    - `unit`: `""` where there is none, or where it differs from row to row.
-    - `description`: one line for people.
-    """
-
-    name: str
-    values: np.ndarray
-    unit: str
-    description: str
-
-
-@dataclasses.dataclass(frozen=True)
-class FlatTable:
-    """Columns that share their axes.
-
-    - `name`: made of names of fields, so that it can be that of a file.
-    - `axes`: for each axis a column of its labels, of shape `(size,)`.
-    - `columns`: each of the shape that the axes have.
-    """
-
-    name: str
-    axes: tuple[Column, ...]
-    columns: tuple[Column, ...]
 
 
 @dataclasses.dataclass(frozen=True)

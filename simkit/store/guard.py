@@ -19,9 +19,14 @@ from simkit.store.chunks import find_danger, memory_of
 from simkit.store.datasets import path_of
 from simkit.store.heaps import find_broken_heap
 from simkit.store.schema import BOOLEAN, StoreError
+from simkit.stored import StoredArray
 
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ANY_FILE = 64 * 1024**2
+_MOST_EXPANDED = 100
+"""Unless a caller allows more, a file may not come to more than `_MOST_EXPANDED` times its
+size, above what `_ANY_FILE` may: numbers of a solve compress to a half or a tenth."""
 
 
 class Guard:
@@ -29,7 +34,10 @@ class Guard:
 
     - `path`: the file, for messages; `file`: its root group.
     - `remaining`: how many bytes may still be read.
+    - `stays_from`: bytes from which the arrays of members over time are left on the disk.
     """
+
+    stays_from: int | None = None
 
     def __init__(self, path: Path, file: h5py.File, max_bytes: int) -> None:
         self.path = path
@@ -37,6 +45,7 @@ class Guard:
         self.max_bytes = max_bytes
         self.remaining = max_bytes
         self.file_size = path.stat().st_size
+        self._left = 0  # bytes of the arrays that stay on the disk
 
     def group(self, outer: h5py.Group, name: str) -> h5py.Group:
         """A group within a group. Raises `StoreError` if it is missing or a link."""
@@ -51,19 +60,9 @@ class Guard:
         Raises `StoreError` if it is missing, of another rank, too large or stored in
         another file.
         """
-        dataset = self.item(outer, name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise StoreError(f"{self.path}: {dataset.name} is no dataset.")
-        if rank is not None and dataset.ndim != rank:
-            raise StoreError(
-                f"{self.path}: {dataset.name} has {dataset.ndim} axes, expected {rank}."
-            )
-        if dataset.shape is None:
-            raise StoreError(f"{self.path}: {dataset.name} has no values.")
+        dataset = self.dataset(outer, name, rank)
         self.charge(dataset, memory_of(dataset))
-        danger = find_danger(dataset)
-        if danger:
-            raise StoreError(f"{self.path}: {dataset.name} {danger}; such files are not read.")
+        self._refuse_danger(dataset)
         if h5py.check_string_dtype(dataset.dtype) is not None:
             return self._text(dataset)
         values = np.asarray(dataset[()])
@@ -74,6 +73,52 @@ class Guard:
             )
         marked = "dtype" in dataset.attrs and self.attribute(dataset, "dtype", str) == BOOLEAN
         return values.astype(bool) if marked else values
+
+    def dataset(self, outer: h5py.Group, name: str, rank: int | None = None) -> h5py.Dataset:
+        """A dataset within a group that has values. Raises `StoreError` otherwise."""
+        dataset = self.item(outer, name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise StoreError(f"{self.path}: {dataset.name} is no dataset.")
+        if rank is not None and dataset.ndim != rank:
+            raise StoreError(
+                f"{self.path}: {dataset.name} has {dataset.ndim} axes, expected {rank}."
+            )
+        if dataset.shape is None:
+            raise StoreError(f"{self.path}: {dataset.name} has no values.")
+        return dataset
+
+    def stored(self, outer: h5py.Group, name: str) -> StoredArray:
+        """A dataset of numbers with two axes that stays on the disk.
+
+        It can be read as long as the file is open, with `StoreError` for damage. Raises
+        `StoreError` for what `array` refuses, but for its size: it may come to the hundredfold
+        of the file.
+        """
+        dataset = self.dataset(outer, name, 2)
+        self._left += memory_of(dataset)
+        if self._left > max(self.max_bytes, expanded(self.file_size)):
+            raise StoreError(
+                f"{self.path}: {dataset.name} makes it more than a hundred times larger than "
+                "the file; such files are not read."
+            )
+        self._refuse_danger(dataset)
+        if dataset.dtype.kind not in "fiu":
+            raise StoreError(
+                f"{self.path}: {dataset.name} has the type {dataset.dtype}, expected numbers."
+            )
+
+        def read(members: slice, times: slice) -> np.ndarray:
+            with translated(self.path):
+                return np.asarray(dataset[members, times])
+
+        members, times = map(int, dataset.shape)
+        chunks = dataset.chunks or (1, times)
+        return StoredArray((members, times), dataset.dtype, chunks, read)
+
+    def _refuse_danger(self, dataset: h5py.Dataset) -> None:
+        danger = find_danger(dataset)
+        if danger:
+            raise StoreError(f"{self.path}: {dataset.name} {danger}; such files are not read.")
 
     def attribute(self, target: h5py.HLObject, name: str, kind: type) -> Any:
         """A text, integer or number of a group. Raises `StoreError` if it is missing."""
@@ -140,8 +185,24 @@ class Guard:
         return np.array(texts, dtype=str).reshape(dataset.shape)
 
 
+def expanded(file_size: int) -> int:
+    """What the arrays of a file of this size may come to: see `_MOST_EXPANDED`."""
+    return _ANY_FILE + _MOST_EXPANDED * file_size
+
+
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Guard]:
+    """Open a file for reading, and take every error within the block for damage.
+
+    Raises `OSError` if there is no such file or it may not be read, and `StoreError` for a
+    file that is not HDF5 or that proves to be damaged.
+    """
+    with open_guarded(path, max_bytes) as guard, translated(guard.path):
+        yield guard
+
+
+@contextlib.contextmanager
+def open_guarded(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Guard]:
     """Open a file for reading.
 
     Through Python's own file: HDF5's would take a lock, which fails on file systems that
@@ -156,18 +217,29 @@ def opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Guard]:
         stream.seek(0)
         if find_broken_heap(path) is not None:
             raise StoreError(f"{path} is damaged or incomplete: a list of texts has no end.")
+        with translated(path):
+            file = h5py.File(stream, "r")
         try:
-            with h5py.File(stream, "r") as file:
-                yield Guard(path, file, max_bytes)
-        except StoreError:
-            raise
-        except (
-            OSError,
-            RuntimeError,
-            LookupError,
-            ValueError,
-            TypeError,
-            MemoryError,
-        ) as error:
-            reason = str(error).strip("\"'").splitlines()[0] if str(error) else "unreadable"
-            raise StoreError(f"{path} is damaged or incomplete: {reason}.") from error
+            yield Guard(path, file, max_bytes)
+        finally:
+            with translated(path):
+                file.close()
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """The many ways in which HDF5 reports damage as one `StoreError`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        MemoryError,
+    ) as error:
+        reason = str(error).strip("\"'").splitlines()[0] if str(error) else "unreadable"
+        raise StoreError(f"{path} is damaged or incomplete: {reason}.") from error

@@ -1,8 +1,10 @@
 """Reading results back."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -10,8 +12,9 @@ import numpy as np
 
 from simkit.results import Fit, Trajectory
 from simkit.store import posterior
+from simkit.store.chunks import memory_of
 from simkit.store.datasets import path_of
-from simkit.store.guard import Guard, opened
+from simkit.store.guard import Guard, expanded, open_guarded, opened, translated
 from simkit.store.schema import (
     ROOT_KINDS,
     RUN_GROUP,
@@ -24,14 +27,11 @@ from simkit.store.schema import (
     schema_of,
 )
 from simkit.store.soundness import find_fault, fits_kind
+from simkit.stored import IN_MEMORY
 
 
 MAX_BYTES = 2 * 1024**3
 """How much memory the arrays of one result may take unless a caller allows more."""
-_ANY_FILE = 64 * 1024**2
-_MOST_EXPANDED = 100
-"""Unless a caller allows more, a file may also not come to more than `_MOST_EXPANDED` times
-its size, above what `_ANY_FILE` may: numbers of a solve compress to a half or a tenth."""
 
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+]{0,40}")
 _SCALARS = {Form.TEXT: str, Form.INTEGER: int, Form.NUMBER: float}
@@ -53,13 +53,40 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Traje
     it is not HDF5, not a result of simkit, written by a newer simkit, or damaged.
     """
     if max_bytes is None:
-        max_bytes = min(MAX_BYTES, _ANY_FILE + _MOST_EXPANDED * os.stat(path).st_size)
+        max_bytes = _most_bytes(path)
     with opened(path, max_bytes) as guard:
-        kind, version = _result_kind(guard)
-        result = _read_table(guard, guard.file, kind, version)
+        return _read(guard)
+
+
+@contextlib.contextmanager
+def open_result(
+    path: str | os.PathLike[str], *, max_bytes: int | None = None
+) -> Iterator[Trajectory | Fit]:
+    """Read a result, but leave the states of a large ensemble in the file.
+
+    They are [`StoredArray`][simkit.stored.StoredArray]s, of which parts can be read within
+    the `with` block. All else is as from [`load`][simkit.load], whose limits hold for what
+    is read at once.
+    """
+    if max_bytes is None:
+        max_bytes = _most_bytes(path)
+    with open_guarded(path, max_bytes) as guard:
+        guard.stays_from = IN_MEMORY
+        with translated(guard.path):
+            result = _read(guard)
+        yield result
+
+
+def _most_bytes(path: str | os.PathLike[str]) -> int:
+    return min(MAX_BYTES, expanded(os.stat(path).st_size))
+
+
+def _read(guard: Guard) -> Trajectory | Fit:
+    kind, version = _result_kind(guard)
+    result = _read_table(guard, guard.file, kind, version)
     fault = find_fault(result)
     if fault:
-        raise StoreError(f"{path} does not fit together: {fault}.")
+        raise StoreError(f"{guard.path} does not fit together: {fault}.")
     return result
 
 
@@ -124,14 +151,26 @@ def _read_field(guard: Guard, group: h5py.Group, field: FieldSchema, version: in
     if field.form is Form.ARRAYS_BY_NAME:
         inner = guard.group(group, field.name)
         axes = [axis.removesuffix("?") for axis in field.dimensions]
-        return {
-            from_link_name(link): _read_array(guard, inner, link, field)
-            for link in map(str, inner)
-            if link not in axes
-        }
+        links = [link for link in map(str, inner) if link not in axes]
+        read = _read_array
+        if guard.stays_from is not None and field.dimensions == ("member?", "time"):
+            sizes = (_size_of_ensemble(guard, inner, link) for link in links)
+            read = _leave_array if sum(sizes) > guard.stays_from else _read_array
+        return {from_link_name(link): read(guard, inner, link, field) for link in links}
     if field.form in _SCALARS:
         return guard.attribute(group, field.name, _SCALARS[field.form])
     return _read_texts(guard, group, field)
+
+
+def _size_of_ensemble(guard: Guard, group: h5py.Group, link: str) -> int:
+    dataset = guard.dataset(group, link)
+    return memory_of(dataset) if dataset.ndim == 2 else 0
+
+
+def _leave_array(guard: Guard, group: h5py.Group, link: str, field: FieldSchema) -> Any:
+    if guard.dataset(group, link).ndim == 2:
+        return guard.stored(group, link)
+    return _read_array(guard, group, link, field)
 
 
 def _read_array(guard: Guard, group: h5py.Group, link: str, field: FieldSchema) -> np.ndarray:

@@ -44,7 +44,7 @@ def write_segment(folder: Path, index: int, arrays: Mapping[str, np.ndarray]) ->
     **Raises:** `OSError` with the name of the file; `TypeError` for other arrays.
     """
     image = _image(arrays)
-    write_whole(segment_path(folder, index), image + _SEAL + hashlib.sha256(image).digest())
+    write_whole(segment_path(folder, index), image, _SEAL, hashlib.sha256(image).digest())
 
 
 def read_segment(folder: Path, index: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from simkit.results import CurveTable, Fit, Trajectory
 from simkit.store.schema import FieldSchema, Form, axes_of, schema_of
+from simkit.stored import as_array
 
 
 _KINDS = {"numbers": "fiu", "texts": "U", "truths": "b"}
@@ -65,14 +66,14 @@ def _array_faults(
             yield f"{where} has no points along {axis}"
 
 
-def _arrays(table: Any) -> Iterator[tuple[str, FieldSchema, np.ndarray]]:
+def _arrays(table: Any) -> Iterator[tuple[str, FieldSchema, Any]]:
     for field in schema_of(type(table)):
         value = getattr(table, field.name)
         if field.form in (Form.ARRAY, Form.DRAWS):
             yield field.name, field, np.asarray(value)
         elif field.form is Form.ARRAYS_BY_NAME:
             for name, array in value.items():
-                yield f"{field.name}[{name!r}]", field, np.asarray(array)
+                yield f"{field.name}[{name!r}]", field, as_array(array)
 
 
 def _trajectory_faults(result: Trajectory) -> Iterator[str]:

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from simkit.store import posterior
-from simkit.store.datasets import write_array, write_attribute, write_scale
+from simkit.store.datasets import make_dataset, write_array, write_attribute, write_scale
 from simkit.store.schema import (
     NUMBERED_AXES,
     RUN_GROUP,
@@ -18,16 +18,25 @@ from simkit.store.schema import (
     schema_of,
     to_link_name,
 )
+from simkit.stored import StoredArray, as_array
+
+
+Waiting = list[tuple[h5py.Dataset, StoredArray]]
+"""Datasets that are there but not yet filled, and what comes into them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A result or table, its group, the place around it and the scales of its axes."""
+    """A result or table, its group, the place around it and the scales of its axes.
+
+    - `waiting`: gets the datasets that the caller has to fill.
+    """
 
     value: Any
     group: h5py.Group
     outer: "Place | None"
     scales: dict[str, h5py.Dataset]
+    waiting: Waiting = dataclasses.field(default_factory=list)
 
     @property
     def schema(self) -> tuple[FieldSchema, ...]:
@@ -71,7 +80,7 @@ def write_table(place: Place) -> None:
 def _write_inner(place: Place, field: FieldSchema, value: Any) -> None:
     if value is not None:
         group = _group(place.group, field.name, field.long_name)
-        write_table(Place(value, group, place, {}))
+        write_table(Place(value, group, place, {}, place.waiting))
 
 
 def _write_scalar(place: Place, field: FieldSchema, value: Any) -> None:
@@ -94,7 +103,7 @@ def _write_arrays_by_name(place: Place, field: FieldSchema, value: Any) -> None:
     group = _group(place.group, field.name, field.long_name)
     for name, array in value.items():
         link = to_link_name(name)
-        _write_values(place, group, field, link, np.asarray(array), name)
+        _write_values(place, group, field, link, as_array(array), name)
 
 
 def _write_values(
@@ -102,7 +111,7 @@ def _write_values(
     group: h5py.Group,
     field: FieldSchema,
     link: str,
-    array: np.ndarray,
+    array: np.ndarray | StoredArray,
     name: str | None = None,
 ) -> None:
     axes = axes_of(field.dimensions, array.ndim) or ()
@@ -110,7 +119,11 @@ def _write_values(
         if axis not in group:
             group[axis] = place.scales[axis]
     scales = tuple(place.scales[axis] for axis in axes)
-    write_array(group, link, array, scales, _attributes(place, field, array, name))
+    attributes = _attributes(place, field, array, name)
+    if isinstance(array, StoredArray):
+        place.waiting.append((make_dataset(group, link, array, scales, attributes), array))
+    else:
+        write_array(group, link, array, scales, attributes)
 
 
 def _write_draws(place: Place, field: FieldSchema, value: Any) -> None:
@@ -136,7 +149,7 @@ _WRITERS: dict[Form, Callable[[Place, FieldSchema, Any], None]] = {
 
 
 def _attributes(
-    place: Place, field: FieldSchema, array: np.ndarray, name: str | None
+    place: Place, field: FieldSchema, array: np.ndarray | StoredArray, name: str | None
 ) -> dict[str, str]:
     attributes = {"long_name": field.long_name if name is None else name}
     unit = field.unit
@@ -211,14 +224,14 @@ def _check_labels(place: Place, axis: str, size: int, where: str) -> None:
         )
 
 
-def _arrays(place: Place) -> Iterator[tuple[FieldSchema, str, np.ndarray]]:
+def _arrays(place: Place) -> Iterator[tuple[FieldSchema, str, Any]]:
     for field in place.schema:
         value = getattr(place.value, field.name)
         if field.form in (Form.ARRAY, Form.DRAWS):
             yield field, field.name, np.asarray(value)
         elif field.form is Form.ARRAYS_BY_NAME:
             for name, array in value.items():
-                yield field, f"{field.name}[{name!r}]", np.asarray(array)
+                yield field, f"{field.name}[{name!r}]", as_array(array)
 
 
 def _group(outer: h5py.Group, name: str, long_name: str) -> h5py.Group:

@@ -7,6 +7,7 @@ import click
 from simkit.cli.commands.files import loaded_result, tell_written
 from simkit.cli.options import (
     json_option,
+    max_bytes_option,
     overwrite_option,
     result_argument,
     traceback_option,
@@ -31,14 +32,19 @@ from simkit.cli.outputs import make_folder, refuse_existing
     type=click.Path(path_type=Path),
     help="The folder or file; beside FILE and named like it if left out.",
 )
+@max_bytes_option
 @overwrite_option
 @json_option
 @traceback_option
-def export(file: Path, form: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Write all tables of a result FILE as CSV or netCDF.
-
-    With --json there is one object: {"files": [paths]}.
-    """
+def export(
+    file: Path,
+    form: str,
+    output: Path | None,
+    max_bytes: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write all tables of a result FILE as CSV or netCDF."""
     from simkit.store import export as exporting
 
     folder = form == "csv"
@@ -55,7 +61,7 @@ def export(file: Path, form: str, output: Path | None, overwrite: bool, as_json:
     try:
         if not folder:
             exporting.require_netcdf()
-        result = loaded_result(file)
+        result = loaded_result(file, max_bytes)
         make_folder(target if folder else target.parent)
         if folder:
             written = exporting.export_csv(result, target, overwrite=overwrite)

