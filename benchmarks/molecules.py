@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -148,12 +148,13 @@ def run_jax_md(start: dict[str, Any], precision: str, repeats: int) -> dict[str,
     import jax.numpy as jnp
     from jax_md import partition, smap, space
 
-    length = float(start["length"])
+    # Jax-md declares arrays where it takes plain numbers too.
+    length = cast(Any, float(start["length"]))
     kind = jnp.float64 if precision == "double" else jnp.float32
     x, v = (jnp.asarray(start[name], kind) for name in ("positions", "velocities"))
     displacement, shift = space.periodic(length)
 
-    def energy_of_pair(r, **unused):
+    def energy_of_pair(r: jax.Array, **unused: Any) -> jax.Array:
         del unused
         sixth = (1 / jnp.where(r > 0, r, 1.0)) ** 6
         return jnp.where((r > 0) & (r < RANGE), 4 * (sixth**2 - sixth), 0.0)
@@ -298,7 +299,7 @@ def one(start: str, name: str, precision: str, repeats: str, cores: str) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--particles", type=int, nargs="*", default=[500, 2048, 8788, 32000])
     parser.add_argument("--cores", type=int, default=1, help="cores for each program")
     parser.add_argument("--repeats", type=int, default=3)

@@ -143,7 +143,8 @@ def test_overflow_is_set_whenever_the_list_is_not_whole():
     flagged, last = 0, positions
     for _ in range(12):
         centre = rng.uniform(size=3) * lengths
-        gathered = centre + (positions - centre) * rng.uniform(0.6, 1.0)
+        spread = (np.asarray(positions) - centre) * rng.uniform(0.6, 1.0)
+        gathered = jnp.asarray(centre + spread)
         made = rebuild(tight, gathered, box)
         flagged += int(made.overflow)
         if made.overflow:

@@ -65,10 +65,10 @@ def test_autocorrelation_time_of_an_autoregressive_series_is_the_exact_one() -> 
 
 def test_series_that_cannot_be_averaged_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(1,\), expected at least two frames"):
-        blocking([1.0])
+        blocking(np.asarray([1.0]))
     with pytest.raises(ValueError, match="Frame 2 of the series is nan"):
-        block_average([1.0, 2.0, np.nan])
-    assert np.isnan(block_average([3.0])[1])
+        block_average(np.asarray([1.0, 2.0, np.nan]))
+    assert np.isnan(block_average(np.asarray([3.0]))[1])
 
 
 def test_ideal_gas_has_no_structure(gas) -> None:

@@ -1,6 +1,7 @@
 """Ensembles: thermostats and barostats against exact distributions and physical_validation."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,7 +51,7 @@ def gas() -> MolecularProblem:
 
 
 def validated(
-    found: dict[str, np.ndarray],
+    found: Mapping[str, Any],
     members: np.ndarray,
     temperature: float,
     conserved: bool,
@@ -103,6 +104,14 @@ def validated(
     )
 
 
+def kinetic_energies_agree(data: Any) -> bool:
+    """The whole distribution of the kinetic energy is that of the temperature."""
+    chance = pv.kinetic_energy.distribution(
+        data, strict=True, verbosity=0, data_is_uncorrelated=True
+    )
+    return float(np.asarray(chance)) > 1e-3
+
+
 def ensembles_agree(one: Any, other: Any, **options: Any) -> None:
     """The ratio of two ensembles is what their temperatures and pressures say."""
     quantiles = pv.ensemble.check(one, other, verbosity=0, data_is_uncorrelated=True, **options)
@@ -134,10 +143,7 @@ def test_thermostats_pass_physical_validation(gas: Any, name: str) -> None:
         validated(found, np.flatnonzero(temperatures == t), t, conserved) for t in (2.0, 2.2)
     )
     for data in (cold, hot):
-        p = pv.kinetic_energy.distribution(
-            data, strict=True, verbosity=0, data_is_uncorrelated=True
-        )
-        assert p > 1e-3
+        assert kinetic_energies_agree(data)
     ensembles_agree(cold, hot)
 
 
@@ -167,10 +173,7 @@ def test_barostats_pass_physical_validation(gas: Any, name: str) -> None:
         for t, p in points
     )
     for data in (first, hotter, denser):
-        p = pv.kinetic_energy.distribution(
-            data, strict=True, verbosity=0, data_is_uncorrelated=True
-        )
-        assert p > 1e-3
+        assert kinetic_energies_agree(data)
     ensembles_agree(first, hotter)
     ensembles_agree(first, denser)
 
@@ -265,7 +268,7 @@ def test_a_barostat_needs_a_thermostat_and_a_periodic_box() -> None:
     with pytest.raises(ValueError, match="expected a thermostat"):
         StochasticCellRescaling(None, 1.0, 1.0, 1.0)  # pyright: ignore[reportArgumentType]
     model = MolecularModel(EnergyTerm(lambda places, box: jnp.sum(places**2)), np.ones(2))
-    problem = MolecularProblem(model, [[0.0, 0, 0], [1.0, 0, 0]], OpenBox(), temperature=1.0,
+    problem = MolecularProblem(model, np.eye(3)[:2], OpenBox(), temperature=1.0,
                                key=jax.random.key(0))  # fmt: skip
     with pytest.raises(ValueError, match="needs a periodic box"):
         run_dynamics(problem, MonteCarloBarostat(Langevin(0.01, 1.0, 1.0), 1.0), steps=10)

@@ -93,7 +93,7 @@ def diffusion_coefficient(
     values, interval = checked_positions(positions), checked_interval(interval)
     lags = checked_lags(len(values), None)
     times = interval * np.arange(lags)
-    stop = times[-1] if stop is None else stop
+    stop = float(times[-1]) if stop is None else stop
     used = (times >= start) & (times <= stop * (1 + 1e-12))
     if used.sum() < 2:
         raise ValueError(

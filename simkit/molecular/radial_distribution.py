@@ -88,8 +88,9 @@ def _count(
         gaps = [places[:, axis, None] - other[None, :, axis] for axis in range(3)]
         dx, dy, dz = box.displacement(*gaps)
         counted = (names[:, None] != yours[None, :]) & (names[:, None] >= 0)
-        squared = jnp.where(counted, dx**2 + dy**2 + dz**2, 1.0)
-        found = _histogram(jnp.sqrt(squared) / width, counted, bins, smooth)
+        squared: Array = dx**2 + dy**2 + dz**2
+        distance = jnp.sqrt(jnp.where(counted, squared, 1.0))
+        found = _histogram(distance / width, counted, bins, smooth)
         return carry + found, jnp.sum(counted, dtype=float)
 
     counts, pairs = jax.lax.scan(block, jnp.zeros(bins, one.dtype), (one, mine))

@@ -73,7 +73,7 @@ def fourier_matrix(
     width = 2 * distances[0]
     if not np.allclose(distances, (np.arange(len(distances)) + 0.5) * width, rtol=1e-6):
         raise ValueError("The distances are expected to be middles of even bins from zero.")
-    radius = len(distances) * width if radius is None else radius
+    radius = float(len(distances) * width) if radius is None else radius
     weights = 4 * np.pi * density * width * distances**2
     weights = weights * window_function(distances, radius, window)
     phases = np.outer(np.asarray(wavenumbers, float), distances)

@@ -177,10 +177,8 @@ def differentiate_trajectory(
     gradient = Reversible() if gradient is None else gradient
     for growth in range(_MOST_GROWTHS):
         neighbours = None
-        if chosen is not None:
-            neighbours = allocate(
-                start.positions, box, problem.model.range, chosen, spare=1.25 * 1.3**growth
-            )
+        if chosen is not None and (reach := problem.model.range) is not None:
+            neighbours = allocate(start.positions, box, reach, chosen, spare=1.25 * 1.3**growth)
         around = Surroundings(box, neighbours, jnp.asarray(time_step, float))
         value, change, sizes, lost = ways[type(gradient)](
             start, around, observable, steps // save_every, save_every, gradient

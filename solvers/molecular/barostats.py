@@ -1,6 +1,6 @@
 """Constant pressure by stochastic cell rescaling."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from solvers.molecular.dynamics import (
+    AbstractDynamics,
     AbstractThermostat,
     as_value,
-    not_conserved,
     thermal_energy,
 )
 from solvers.molecular.noise import draw_key
@@ -83,7 +83,41 @@ def _solve_transposed(
     return jnp.stack([x, y, z], axis=-1)
 
 
-class StochasticCellRescaling(AbstractThermostat):
+class AbstractBarostat(AbstractDynamics):
+    """Dynamics of constant pressure on top of a thermostat.
+
+    - `dynamics`: the thermostat, which also has the time step.
+    - `pressure`: in the unit of pressure.
+    """
+
+    dynamics: AbstractThermostat
+    pressure: Float[Any, ""] = eqx.field(converter=as_value)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.dynamics, AbstractThermostat):
+            raise ValueError(
+                f"{type(self).__name__}: dynamics is {type(self.dynamics).__name__}, expected "
+                "a thermostat such as Langevin, NoseHooverChain or "
+                "StochasticVelocityRescaling."
+            )
+
+    @property
+    def conserves_momentum(self) -> bool:
+        """As the thermostat does."""
+        return self.dynamics.conserves_momentum
+
+    @property
+    def temperature(self) -> Float[Array, ""]:
+        """That of the thermostat."""
+        return self.dynamics.temperature
+
+    @property
+    def duration(self) -> Float[Array, ""]:
+        """The time step."""
+        return self.dynamics.duration
+
+
+class StochasticCellRescaling(AbstractBarostat):
     r"""Constant pressure by stochastic cell rescaling, on top of a thermostat.
 
     The logarithm of the volume follows
@@ -109,32 +143,14 @@ class StochasticCellRescaling(AbstractThermostat):
     Tatto, P. Raiteri, M. Bernetti, G. Bussi, Appl. Sci. 12, 1139 (2022).
     """
 
-    dynamics: AbstractThermostat
-    pressure: Float[Any, ""] = eqx.field(converter=as_value)
     relaxation_time: Float[Any, ""] = eqx.field(converter=as_value)
     compressibility: Float[Any, ""] = eqx.field(converter=as_value)
     flexible: bool = eqx.field(default=False, static=True)
 
-    needs_virial: ClassVar[bool] = True
-    overdamped: ClassVar[bool] = False
-
-    def __check_init__(self) -> None:
-        check_thermostat("StochasticCellRescaling", self.dynamics)
-
     @property
-    def conserves_momentum(self) -> bool:
-        """As the thermostat does."""
-        return self.dynamics.conserves_momentum
-
-    @property
-    def temperature(self) -> Float[Array, ""]:
-        """That of the thermostat."""
-        return self.dynamics.temperature
-
-    @property
-    def duration(self) -> Float[Array, ""]:
-        """The time step."""
-        return self.dynamics.duration
+    def needs_virial(self) -> bool:
+        """It does: the pressure moves the box."""
+        return True
 
     def start(self, state: MolecularState, model: MolecularModel) -> Any:
         """The variables of the thermostat."""
@@ -150,20 +166,6 @@ class StochasticCellRescaling(AbstractThermostat):
     def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """The thermostat's part."""
         return self.dynamics.after_forces(state, model)
-
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)
 
     def _strain(self, state: MolecularState, model: MolecularModel) -> Float[Array, "..."]:
         dtype = state.positions.dtype
@@ -187,15 +189,6 @@ class StochasticCellRescaling(AbstractThermostat):
         # Without its antisymmetric part, which would only turn the box.
         generator = pace / 3 * found + noise
         return upper_strain((generator + generator.T) / 2)
-
-
-def check_thermostat(name: str, dynamics: Any) -> None:
-    """Raise `ValueError` unless the dynamics of a barostat have a temperature."""
-    if not isinstance(dynamics, AbstractThermostat) or hasattr(dynamics, "pressure"):
-        raise ValueError(
-            f"{name}: dynamics is {type(dynamics).__name__}, expected a thermostat such as "
-            "Langevin, NoseHooverChain or StochasticVelocityRescaling."
-        )
 
 
 def check_periodic(name: str, state: MolecularState) -> None:

@@ -11,7 +11,6 @@ from solvers.molecular.dynamics import (
     as_value,
     drifted,
     kicked,
-    not_conserved,
     thermal_energy,
     with_velocities,
 )
@@ -41,17 +40,11 @@ class Langevin(AbstractThermostat):
     friction: Float[Any, ""] = eqx.field(converter=as_value)
 
     conserves_momentum: ClassVar[bool] = False
-    needs_virial: ClassVar[bool] = False
-    overdamped: ClassVar[bool] = False
 
     @property
     def duration(self) -> Float[Array, ""]:
         """The time step."""
         return self.time_step
-
-    def start(self, state: MolecularState, model: MolecularModel) -> None:
-        """No variables."""
-        del state, model
 
     def before_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """B, A, O, A: half a kick, half a drift, friction and noise, half a drift."""
@@ -67,20 +60,6 @@ class Langevin(AbstractThermostat):
     def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """B: the other half of the kick."""
         return kicked(state, model, self.time_step / 2)
-
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)
 
 
 class Brownian(AbstractThermostat):
@@ -104,17 +83,12 @@ class Brownian(AbstractThermostat):
     friction: Float[Any, ""] = eqx.field(converter=as_value)
 
     conserves_momentum: ClassVar[bool] = False
-    needs_virial: ClassVar[bool] = False
     overdamped: ClassVar[bool] = True
 
     @property
     def duration(self) -> Float[Array, ""]:
         """The time step."""
         return self.time_step
-
-    def start(self, state: MolecularState, model: MolecularModel) -> None:
-        """No variables."""
-        del state, model
 
     def before_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """The whole move; velocities become zero."""
@@ -128,21 +102,9 @@ class Brownian(AbstractThermostat):
         state = eqx.tree_at(lambda s: s.positions, state, moved)
         return with_velocities(state, jnp.zeros_like(state.velocities))
 
-    def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
-        """Nothing."""
-        del model
-        return state
-
     def strides(
         self, state: MolecularState, model: MolecularModel
     ) -> Float[Array, "particles 3"]:
         """What the forces do in a step, without the noise."""
         drag = self.friction * inertia(model, state.positions.dtype)
         return self.time_step * state.forces / drag
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)

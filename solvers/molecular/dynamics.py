@@ -25,39 +25,51 @@ class AbstractDynamics(eqx.Module):
     - `sorts`: whether stored particles may be put in another order.
     """
 
-    conserves_momentum: eqx.AbstractClassVar[bool]
-    needs_virial: eqx.AbstractClassVar[bool]
-    overdamped: eqx.AbstractClassVar[bool]
+    overdamped: ClassVar[bool] = False
     sorts: ClassVar[bool] = True
+
+    @property
+    @abc.abstractmethod
+    def conserves_momentum(self) -> bool:
+        """Whether the total momentum stays as it is."""
+
+    @property
+    def needs_virial(self) -> bool:
+        """Whether a step looks at the virial; most do not."""
+        return False
 
     @property
     @abc.abstractmethod
     def duration(self) -> Float[Array, ""]:
         """Time that one step takes, in the unit of time."""
 
-    @abc.abstractmethod
     def start(self, state: MolecularState, model: MolecularModel) -> Any:
-        """The variables of the method before the first step."""
+        """The variables of the method before the first step; most have none."""
+        del state, model
+        return None
 
     @abc.abstractmethod
     def before_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """All that happens before the forces at the new positions are known."""
 
-    @abc.abstractmethod
     def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """All that happens after; `state.forces` are those at its positions."""
+        del model
+        return state
 
-    @abc.abstractmethod
     def strides(
         self, state: MolecularState, model: MolecularModel
     ) -> Float[Array, "particles 3"]:
         """How far each particle goes in one step, as far as forces and velocities tell."""
+        del model
+        return state.velocities * self.duration
 
-    @abc.abstractmethod
     def conserved(
         self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
     ) -> Float[Array, ""]:
         """The energy that exact motion would conserve; not a number if there is none."""
+        del model, potential
+        return jnp.full((), jnp.nan, state.positions.dtype)
 
 
 class AbstractThermostat(AbstractDynamics):
@@ -103,11 +115,6 @@ def total_energy(
 ) -> Float[Array, ""]:
     """Kinetic and potential energy together."""
     return kinetic_energy(state.velocities, model) + potential
-
-
-def not_conserved(state: MolecularState) -> Float[Array, ""]:
-    """What a method without a conserved energy says."""
-    return jnp.full((), jnp.nan, state.positions.dtype)
 
 
 def thermal_energy(temperature, model: MolecularModel, dtype) -> Float[Array, ""]:

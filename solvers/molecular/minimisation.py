@@ -14,7 +14,6 @@ from solvers.molecular.driver import Progress, Run
 from solvers.molecular.dynamics import (
     AbstractMinimiser,
     as_value,
-    not_conserved,
     with_variables,
     with_velocities,
 )
@@ -62,7 +61,6 @@ class FIRE(AbstractMinimiser):
     with_box: bool = eqx.field(default=False, static=True)
 
     conserves_momentum: ClassVar[bool] = True
-    overdamped: ClassVar[bool] = False
 
     @property
     def needs_virial(self) -> bool:
@@ -115,11 +113,6 @@ class FIRE(AbstractMinimiser):
         )
         return moved_by(with_variables(state, variables), move)
 
-    def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
-        """Nothing."""
-        del model
-        return state
-
     def strides(
         self, state: MolecularState, model: MolecularModel
     ) -> Float[Array, "particles 3"]:
@@ -130,13 +123,6 @@ class FIRE(AbstractMinimiser):
     def converged(self, state: MolecularState, model: MolecularModel) -> Bool[Array, ""]:
         """Whether the largest force is below the tolerance."""
         return largest_force(state, model, self.pressure, self.with_box) <= self.tolerance
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)
 
 
 class LBFGSVariables(eqx.Module):
@@ -171,7 +157,6 @@ class LBFGS(AbstractMinimiser):
     with_box: bool = eqx.field(default=False, static=True)
 
     conserves_momentum: ClassVar[bool] = True
-    overdamped: ClassVar[bool] = False
     # Remembered steps are stored by particle.
     sorts: ClassVar[bool] = False
 
@@ -239,11 +224,6 @@ class LBFGS(AbstractMinimiser):
             q = q.plus(steps.at(i), 1.0, factors[i] - back)
         return q
 
-    def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
-        """Nothing."""
-        del model
-        return state
-
     def strides(
         self, state: MolecularState, model: MolecularModel
     ) -> Float[Array, "particles 3"]:
@@ -254,13 +234,6 @@ class LBFGS(AbstractMinimiser):
     def converged(self, state: MolecularState, model: MolecularModel) -> Bool[Array, ""]:
         """Whether the largest force is below the tolerance."""
         return largest_force(state, model, self.pressure, self.with_box) <= self.tolerance
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)
 
 
 def remembered(history: Coordinates, newest: Coordinates, useful: Array) -> Coordinates:

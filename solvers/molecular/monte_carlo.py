@@ -1,6 +1,6 @@
 """Constant pressure by Monte Carlo moves of the box."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,15 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.molecular.barostats import (
+    AbstractBarostat,
     check_periodic,
-    check_thermostat,
     strained_state,
     upper_strain,
 )
 from solvers.molecular.dynamics import (
-    AbstractThermostat,
     as_value,
-    not_conserved,
     thermal_energy,
     with_variables,
 )
@@ -39,7 +37,7 @@ class MonteCarloVariables(eqx.Module):
     accepted: Int[Array, ""]
 
 
-class MonteCarloBarostat(AbstractThermostat):
+class MonteCarloBarostat(AbstractBarostat):
     r"""Constant pressure by Monte Carlo moves of the box, on top of a thermostat.
 
     Every so many steps the box and all positions are scaled by a random factor, which is
@@ -62,34 +60,13 @@ class MonteCarloBarostat(AbstractThermostat):
     al., Chem. Phys. Lett. 384, 288 (2004).
     """
 
-    dynamics: AbstractThermostat
-    pressure: Float[Any, ""] = eqx.field(converter=as_value)
     every: int = eqx.field(default=25, static=True)
     size: Float[Any, ""] = eqx.field(default=0.03, converter=as_value)
     flexible: bool = eqx.field(default=False, static=True)
 
-    needs_virial: ClassVar[bool] = False
-    overdamped: ClassVar[bool] = False
-
     def __check_init__(self) -> None:
-        check_thermostat("MonteCarloBarostat", self.dynamics)
         if self.every < 1:
             raise ValueError(f"MonteCarloBarostat: every is {self.every}, expected 1 or more.")
-
-    @property
-    def conserves_momentum(self) -> bool:
-        """As the thermostat does."""
-        return self.dynamics.conserves_momentum
-
-    @property
-    def temperature(self) -> Float[Array, ""]:
-        """That of the thermostat."""
-        return self.dynamics.temperature
-
-    @property
-    def duration(self) -> Float[Array, ""]:
-        """The time step."""
-        return self.dynamics.duration
 
     def start(self, state: MolecularState, model: MolecularModel) -> MonteCarloVariables:
         """The variables of the thermostat, and counters."""
@@ -123,20 +100,6 @@ class MonteCarloBarostat(AbstractThermostat):
         arrays, _ = jax.lax.while_loop(lambda carry: carry[1], move, (arrays, due))
         return eqx.combine(arrays, rest)
 
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
-
-    def conserved(
-        self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """None: not a number."""
-        del model, potential
-        return not_conserved(state)
-
     def _strain(
         self, state: MolecularState, key: Array
     ) -> tuple[Float[Array, "..."], Float[Array, ""]]:
@@ -148,7 +111,8 @@ class MonteCarloBarostat(AbstractThermostat):
             return jnp.expm1(change / 3), change
         if isinstance(state.box, OrthorhombicBox):
             axis = jax.random.randint(which, (), 0, 3)
-            return jnp.expm1(jnp.where(jnp.arange(3) == axis, change, 0.0)), change
+            along = change * (jnp.arange(3) == axis)
+            return jnp.expm1(along), change
         place = jax.random.randint(which, (), 0, 6)
         rows, columns = jnp.asarray([0, 1, 2, 0, 0, 1]), jnp.asarray([0, 1, 2, 1, 2, 2])
         on = jnp.zeros((3, 3), dtype).at[rows[place], columns[place]].set(1.0)

@@ -1,6 +1,6 @@
 """Single, double and mixed precision as a choice."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from systems.molecular.pairwise import AbstractPairEnergy
 
 
 Precision = Literal["double", "single", "mixed"]
+_Method = TypeVar("_Method", bound=AbstractDynamics)
 
 
 class MixedPairTerm(AbstractTerm):
@@ -43,8 +44,8 @@ class MixedPairTerm(AbstractTerm):
 
 
 def in_precision(
-    model: MolecularModel, method: AbstractDynamics, precision: Precision
-) -> tuple[MolecularModel, AbstractDynamics, Any]:
+    model: MolecularModel, method: _Method, precision: Precision
+) -> tuple[MolecularModel, _Method, Any]:
     """The model and the method with their numbers in a precision, and the type of states.
 
     Raises `ValueError` for an unknown precision.

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from solvers.molecular.velocities import maxwell_boltzmann
@@ -86,7 +87,7 @@ def _vectors(name: str, values: Any, model: MolecularModel) -> Float[Array, "par
             f"MolecularProblem: {name} have shape {np.shape(values)}, expected {expected} "
             "for the particles of the model."
         )
-    if isinstance(values, jax.core.Tracer):
+    if isinstance(values, Tracer):
         return values
     bad = np.flatnonzero(~np.all(np.isfinite(np.asarray(values)), axis=1))
     if bad.size:

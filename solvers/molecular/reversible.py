@@ -74,13 +74,14 @@ def _chunk_back(
         by_velocity = by_velocity + step * by_position
         return positions, velocities, by_position, by_velocity, by_model, neighbours
 
-    def body(_: Array, arrays: Any) -> Any:
-        whole, _ = _kick_back(model, around, drift_back(eqx.combine(arrays, fixed)), step)
+    def body(i: Array, arrays: Any) -> Any:
+        # Kicks of two steps are one, but for the last.
+        time = jnp.where(i == count - 1, step / 2, step)
+        whole, _ = _kick_back(model, around, drift_back(eqx.combine(arrays, fixed)), time)
         return eqx.filter(whole, eqx.is_array)
 
-    arrays = jax.lax.fori_loop(0, count - 1, body, eqx.filter(carry, eqx.is_array))
-    carry = drift_back(eqx.combine(arrays, fixed))
-    carry, _ = _kick_back(model, around, carry, step / 2)
+    arrays = jax.lax.fori_loop(0, count, body, eqx.filter(carry, eqx.is_array))
+    carry = eqx.combine(arrays, fixed)
     return carry, jnp.sqrt(jnp.sum(carry[2] ** 2))
 
 
@@ -95,8 +96,8 @@ def backward(
     model = start.model
     nothing = jax.tree.map(jnp.zeros_like, eqx.filter(model, eqx.is_inexact_array))
     by_position = jnp.zeros_like(start.positions)
-    neighbours = list_for(around.neighbours, frames.positions[-1], around.box)
-    carried = (by_position, by_position, nothing, neighbours)
+    # Whether the list still holds is asked before each frame.
+    carried = (by_position, by_position, nothing, around.neighbours)
     fixed = eqx.filter(carried, lambda leaf: not eqx.is_array(leaf))
 
     def body(arrays: Any, given: Any) -> Any:

@@ -79,9 +79,9 @@ def initial_state(
         velocities = without_drift(velocities, model)
     chosen = choose_skin(problem.model, problem.box, skin, lists)
     neighbours = None
-    if chosen is not None:
+    if chosen is not None and (reach := problem.model.range) is not None:
         # Shifted into the box, as the first list of a run is.
-        neighbours = allocate(box.wrap(positions), box, problem.model.range, chosen, spare=1.25)
+        neighbours = allocate(box.wrap(positions), box, reach, chosen, spare=1.25)
     state = MolecularState(
         positions=positions,
         velocities=velocities,

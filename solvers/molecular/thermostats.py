@@ -49,8 +49,6 @@ class NoseHooverChain(AbstractThermostat):
     length: int = eqx.field(default=3, static=True)
 
     conserves_momentum: ClassVar[bool] = True
-    needs_virial: ClassVar[bool] = False
-    overdamped: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         if self.length < 2:
@@ -77,13 +75,6 @@ class NoseHooverChain(AbstractThermostat):
     def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """Half a kick, half a step of the chain."""
         return self._chain(kicked(state, model, self.time_step / 2), model)
-
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
 
     def conserved(
         self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]
@@ -161,8 +152,6 @@ class StochasticVelocityRescaling(AbstractThermostat):
     relaxation_time: Float[Any, ""] = eqx.field(converter=as_value)
 
     conserves_momentum: ClassVar[bool] = True
-    needs_virial: ClassVar[bool] = False
-    overdamped: ClassVar[bool] = False
 
     @property
     def duration(self) -> Float[Array, ""]:
@@ -196,13 +185,6 @@ class StochasticVelocityRescaling(AbstractThermostat):
         squared = jnp.where(kinetic > 0, squared, 1.0)
         state = with_velocities(state, state.velocities * jnp.sqrt(squared))
         return with_variables(state, state.variables + (squared - 1) * kinetic)
-
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
 
     def conserved(
         self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]

@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from solvers.molecular.state import column, inertia, kinetic_energy, temperature_of
@@ -40,7 +42,7 @@ def maxwell_boltzmann(
     Raises `ValueError` for a negative temperature. Source: M. P. Allen, D. J. Tildesley,
     *Computer Simulation of Liquids*, 2nd ed. (2017), section 5.7.2.
     """
-    if not isinstance(temperature, jax.core.Tracer) and not float(temperature) >= 0:
+    if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) >= 0):
         raise ValueError(f"The temperature is {temperature}, expected zero or above.")
     mass = inertia(model, float)
     particles = mass.shape[0]

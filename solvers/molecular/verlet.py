@@ -31,17 +31,11 @@ class VelocityVerlet(AbstractDynamics):
     time_step: Float[Any, ""] = eqx.field(converter=as_value)
 
     conserves_momentum: ClassVar[bool] = True
-    needs_virial: ClassVar[bool] = False
-    overdamped: ClassVar[bool] = False
 
     @property
     def duration(self) -> Float[Array, ""]:
         """The time step."""
         return self.time_step
-
-    def start(self, state: MolecularState, model: MolecularModel) -> None:
-        """No variables."""
-        del state, model
 
     def before_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """Half a kick and the drift."""
@@ -50,13 +44,6 @@ class VelocityVerlet(AbstractDynamics):
     def after_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
         """The other half of the kick."""
         return kicked(state, model, self.time_step / 2)
-
-    def strides(
-        self, state: MolecularState, model: MolecularModel
-    ) -> Float[Array, "particles 3"]:
-        """Velocities times the time step."""
-        del model
-        return state.velocities * self.duration
 
     def conserved(
         self, state: MolecularState, model: MolecularModel, potential: Float[Array, ""]

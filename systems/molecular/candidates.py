@@ -5,6 +5,9 @@ images need no thought and single precision is exact enough: a cell is small. Ot
 box tells the nearest image.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
@@ -38,7 +41,8 @@ def near_bits(
         # Coordinates are told from the corner of the cell whose particles look around.
         columns = table.relative
         shifts = tuple(
-            sum(offsets[:, k] * steps[k, axis] for k in range(3)) for axis in range(3)
+            functools.reduce(operator.add, (offsets[:, k] * steps[k, axis] for k in range(3)))
+            for axis in range(3)
         )
         limit = jnp.float32(radius * (1 + ROUNDING))
     else:
@@ -81,7 +85,7 @@ def _own_bits(grid: CellGrid, words: int) -> UInt32[Array, "capacity words"]:
     """For each place in a cell the bit of the candidate that is the particle itself."""
     here = int((grid.offsets == 0).all(axis=1).argmax())
     candidate = here * grid.capacity + jnp.arange(grid.capacity, dtype=jnp.int32)
-    bit = jnp.uint32(1) << (candidate // words).astype(jnp.uint32)
+    bit = jnp.asarray(1, jnp.uint32) << (candidate // words).astype(jnp.uint32)
     number = jnp.arange(words, dtype=jnp.int32)
     return jnp.where(number[None, :] == (candidate % words)[:, None], bit[:, None], 0)
 

@@ -7,7 +7,9 @@ looked at, and distances are those of the minimum image.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -96,7 +98,7 @@ class CellTable(eqx.Module):
 
 
 def choose_counts(
-    positions: Float[Array, "particles 3"], box: AbstractBox, radius: float
+    positions: Float[np.ndarray | Array, "particles 3"], box: AbstractBox, radius: float
 ) -> tuple[int, int, int]:
     """Cells along each axis for a radius; needs numbers, not traced values."""
     if isinstance(box, OpenBox):
@@ -143,10 +145,8 @@ def place_particles(
     # A fraction that rounds up to one belongs to the last cell.
     corner = jnp.clip(jnp.floor(scaled), 0.0, counts[None, :] - 1.0)
     inside = scaled - corner
-    relative = tuple(
-        sum(inside[:, k] * steps[k, axis] for k in range(3)).astype(jnp.float32)
-        for axis in range(3)
-    )
+    moved = [[inside[:, k] * steps[k, axis] for k in range(3)] for axis in range(3)]
+    relative = tuple(functools.reduce(operator.add, m).astype(jnp.float32) for m in moved)
     a, b, c = (corner[:, axis].astype(jnp.int32) for axis in range(3))
     cell = (a * grid.counts[1] + b) * grid.counts[2] + c
     cell = jnp.where(present, cell, grid.cells)
@@ -182,7 +182,8 @@ def fill_cells(
     slots = jnp.minimum(slots, particles - 1)
     members = slots if in_cell_order else order[slots]
     relative = tuple(
-        jnp.where(filled, axis[members], jnp.float32(FAR)) for axis in placed.relative
+        jnp.where(filled, axis[members], jnp.asarray(FAR, jnp.float32))
+        for axis in placed.relative
     )
     largest = jnp.max(starts[1:] - starts[:-1])
     return CellTable(order, place, relative, members, largest)
@@ -194,7 +195,8 @@ def cells_around(grid: CellGrid) -> Int[Array, "cells steps"]:
     number = jnp.arange(grid.cells, dtype=jnp.int32)
     _, ny, nz = grid.counts
     own = (number // (ny * nz), (number // nz) % ny, number % nz)
-    found, exists = [], jnp.ones((grid.cells, len(grid.offsets)), bool)
+    found: list[Int[Array, "cells steps"]] = []
+    exists = jnp.ones((grid.cells, len(grid.offsets)), bool)
     for axis, count in enumerate(grid.counts):
         index = own[axis][:, None] + offsets[None, :, axis]
         exists &= grid.periodic | ((index >= 0) & (index < count))

@@ -11,6 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
 
+Found = tuple[
+    Int[Array, "rows capacity"], UInt32[Array, "rows capacity"], Int[Array, "rows capacity"]
+]
+
 WORD = 32
 # Words that are compared in one straight piece of code; more are taken in a loop of pieces.
 PIECE = 64
@@ -57,7 +61,14 @@ def select(words: UInt32[Array, "rows words"], capacity: int) -> Int[Array, "row
     return _bit_of_rank(word, wanted - before) * total + index
 
 
-def _search(words, counts, start, before, wanted, found):
+def _search(
+    words: UInt32[Array, "rows words"],
+    counts: Int[Array, "rows words"],
+    start: Int[Array, ""],
+    before: Int[Array, " rows"],
+    wanted: Int[Array, "rows capacity"],
+    found: Found,
+) -> tuple[Found, Int[Array, " rows"]]:
     """The word in which the wanted candidate is, among some consecutive words."""
     index, word, passed = found
     for k in range(words.shape[1]):

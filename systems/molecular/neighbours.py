@@ -214,7 +214,7 @@ def _make(
     words = near_bits(grid, placed, table, positions, box, radius)
     number = jnp.arange(len(positions), dtype=jnp.int32)
     row = jnp.minimum(placed.cell, grid.cells - 1), jnp.minimum(table.place, grid.capacity - 1)
-    mine = jnp.where(number[:, None] < particles, words[row], jnp.uint32(0))
+    mine = jnp.where(number[:, None] < particles, words[row], jnp.zeros((), jnp.uint32))
     counts = count_bits(mine)
     around = cells_around(grid)
     candidates = table.members[around].reshape(grid.cells, -1)
@@ -288,8 +288,11 @@ def _stretch(now: Float[Array, "3 3"], before: Float[Array, "3 3"]) -> Float[Arr
         x = (float(row == 0) - z * now[2, 0] - y * now[1, 0]) / now[0, 0]
         for axis in (0, 1, 2):
             there = x * before[0, axis] + y * before[1, axis] + z * before[2, axis]
-            change.append(there - float(row == axis))
-    return 1.0 + jnp.sqrt(jnp.sum(jnp.square(jnp.stack(change))))
+            change.append(there)
+    matrix = jnp.stack(change)
+    # The first is sharp where little has changed, the second for a box that grew.
+    near_one = 1.0 + jnp.sqrt(jnp.sum(jnp.square(matrix - jnp.eye(3).ravel())))
+    return jnp.minimum(near_one, jnp.sqrt(jnp.sum(jnp.square(matrix))))
 
 
 def _enlarged(needed: int, spare: float, most: int, multiple: int) -> int:

@@ -9,8 +9,11 @@ first, and the Hessian is its own transpose.
 Virial: M. P. Allen, D. J. Tildesley, *Computer Simulation of Liquids*, 2nd ed. (2017), 2.4.
 """
 
+import functools
 import itertools
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -100,6 +103,7 @@ def evaluate_pairs(
     others = _Others(jnp.asarray(species), indices, present, images)
     evaluation = _differentiable((positions, pair, box), others, precision)
     if neighbours is None and images is None and box.periodic:
+        assert pair.range is not None, "a periodic box needs a range, as was checked"
         # The one image is not enough in a box that became too narrow under `jit`.
         wide = jnp.min(box.heights()) >= 2 * pair.range
         evaluation = jax.tree.map(lambda v: jnp.where(wide, v, jnp.nan), evaluation)
@@ -218,7 +222,7 @@ def _sums_over_all(
     apart = number[:, None] != number[None, :]
     if others.present is not None:
         apart &= others.present[:, None] & others.present[None, :]
-    away = tuple(e[:, None] - c[None, :] for e, c in zip(ends, columns, strict=True))
+    away = _columns(e[:, None] - c[None, :] for e, c in zip(ends, columns, strict=True))
     kinds = (others.species[:, None], others.species[None, :])
     dtype = columns[0].dtype
     if others.images is None:
@@ -230,12 +234,10 @@ def _sums_over_all(
         itself &= others.present[:, None]
 
     def one_image(total: Evaluation, image: Int[Array, "3"]) -> tuple[Evaluation, None]:
-        shift = tuple(
-            sum(image[k] * vectors[k, axis] for k in range(3)).astype(dtype)
-            for axis in range(3)
-        )
+        moved = [[image[k] * vectors[k, axis] for k in range(3)] for axis in range(3)]
+        shift = [functools.reduce(operator.add, m).astype(dtype) for m in moved]
         there = apart | (itself & jnp.any(image != 0))
-        shifted = tuple(d + s for d, s in zip(nearest, shift, strict=True))
+        shifted = _columns(d + s for d, s in zip(nearest, shift, strict=True))
         part = _add_up(pair, shifted, there, kinds, dtype, precision)
         return jax.tree.map(jnp.add, total, part), None
 
@@ -255,7 +257,7 @@ def _add_up(
 ) -> Evaluation:
     """The sums for vectors from the other particle to the first."""
     if precision == "mixed":
-        away = tuple(d.astype(jnp.float32) for d in away)
+        away = _columns(d.astype(jnp.float32) for d in away)
     square = away[0] * away[0] + away[1] * away[1] + away[2] * away[2]
     # A particle and itself are no pair, but two particles at one point are.
     energy, slope = pair.energy_and_slope(jnp.where(apart, square, 1.0), *kinds)
@@ -278,10 +280,17 @@ def _nearest(box: AbstractBox, away: Columns) -> Columns:
     """Vectors less whole box vectors, so that their fractions are at most a half."""
     vectors = box.vectors()
     whole = jax.lax.stop_gradient(jnp.round(box.fractional(jnp.stack(away, axis=-1))))
-    return tuple(
-        d - sum(whole[..., k] * vectors[k, axis] for k in range(3)).astype(d.dtype)
-        for axis, d in enumerate(away)
+    moved = [[whole[..., k] * vectors[k, axis] for k in range(3)] for axis in range(3)]
+    return _columns(
+        d - functools.reduce(operator.add, m).astype(d.dtype)
+        for d, m in zip(away, moved, strict=True)
     )
+
+
+def _columns(parts: Iterable[Float[Array, "..."]]) -> Columns:
+    """The three coordinates as a tuple of known length."""
+    x, y, z = parts
+    return x, y, z
 
 
 def _images(pair: AbstractPairEnergy, box: AbstractBox) -> Int[Array, "images 3"] | None:

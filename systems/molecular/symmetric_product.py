@@ -73,7 +73,7 @@ def _derivative(primals, tangents, *, flat):
     if type(tangents[-1]) is not ad.Zero:
         along = _product.bind(*parts, tangents[-1], flat=flat)
         change = along if change is None else change + along
-    return value, ad.Zero.from_primal_value(value) if change is None else change
+    return value, jax.numpy.zeros_like(value) if change is None else change
 
 
 def _transposed(cotangent, *operands, flat):

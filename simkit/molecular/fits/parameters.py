@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from systems.base import get_parameter, parameter_declarations, replace_parameters
 from systems.molecular.model import MolecularModel
@@ -45,7 +45,7 @@ class ModelParameters(eqx.Module):
         logs = np.asarray(self.logarithmic)
         return np.where(logs, np.log(np.where(logs, flat, 1.0)), flat)
 
-    def values(self, vector: Float[Array, " numbers"]) -> Float[Array, " numbers"]:
+    def values(self, vector: Float[ArrayLike, " numbers"]) -> Float[Array, " numbers"]:
         """The parameters themselves, one after another."""
         logs = jnp.asarray(self.logarithmic)
         return jnp.where(logs, jnp.exp(jnp.where(logs, vector, 0.0)), vector)
@@ -54,7 +54,7 @@ class ModelParameters(eqx.Module):
         """Derivative of each parameter by its number in the vector."""
         return np.where(np.asarray(self.logarithmic), np.asarray(self.values(vector)), 1.0)
 
-    def at(self, vector: Float[Array, " numbers"]) -> MolecularModel:
+    def at(self, vector: Float[ArrayLike, " numbers"]) -> MolecularModel:
         """The model with these parameters; under `jit` too."""
         flat, values, begin = self.values(vector), {}, 0
         for name, shape in zip(self.names, self.shapes, strict=True):

@@ -27,6 +27,9 @@ from systems.molecular.boxes import AbstractBox
 from systems.molecular.model import MolecularModel
 
 
+Trajectory = Float[ArrayLike, "frames particles 3"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A measured average, and how a configuration shows it.
@@ -285,13 +288,13 @@ def _as_tree(function: Any) -> Any:
 
 
 @eqx.filter_jit
-def _observables(observe: Any, positions: Array, box: AbstractBox) -> Array:
+def _observables(observe: Any, positions: Trajectory, box: AbstractBox) -> Array:
     return jax.lax.map(lambda frame: observe(frame, box), jnp.asarray(positions, float))
 
 
 @eqx.filter_jit
 def _energies(
-    parameters: ModelParameters, vector: Array, positions: Array, box: AbstractBox
+    parameters: ModelParameters, vector: Array, positions: Trajectory, box: AbstractBox
 ) -> Float[Array, " frames"]:
     model = parameters.at(vector)
     return jax.lax.map(lambda frame: model.energy(frame, box), jnp.asarray(positions, float))
@@ -299,7 +302,7 @@ def _energies(
 
 @eqx.filter_jit
 def _scores(
-    parameters: ModelParameters, vector: Array, positions: Array, box: AbstractBox
+    parameters: ModelParameters, vector: Array, positions: Trajectory, box: AbstractBox
 ) -> tuple[Float[Array, " frames"], Float[Array, "frames numbers"]]:
     """Energy of each frame and its derivative by the vector, in forward mode."""
 
@@ -318,7 +321,7 @@ def _model_observables(
     observe: Any,
     parameters: ModelParameters,
     vector: Array,
-    positions: Array,
+    positions: Trajectory,
     box: AbstractBox,
 ) -> tuple[Array, Array]:
     """Observables of a model and their derivatives by the vector, frame by frame."""
