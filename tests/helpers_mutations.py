@@ -281,7 +281,9 @@ def _change_values(file: h5py.File, generator: Generator, folder: Path) -> str:
     values = dataset[()] if dataset.ndim else np.array(dataset[()])
     many = generator.random(values.shape) < generator.choice([0.2, 1.0])
     if h5py.check_string_dtype(dataset.dtype) is not None:
-        values = np.where(many, _TEXTS[int(generator.integers(len(_TEXTS)))], values)
+        text = _TEXTS[int(generator.integers(len(_TEXTS)))]
+        # As objects, as h5py writes texts of fixed length nowhere.
+        values = np.where(many, np.array(text, dtype=object), values.astype(object))
     elif values.dtype.kind == "f":
         number = _NUMBERS[int(generator.integers(len(_NUMBERS)))]
         with np.errstate(over="ignore"):
