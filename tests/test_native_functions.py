@@ -1,6 +1,7 @@
 """Elementary functions of kernels against NumPy, over wide ranges and at all edges."""
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from llvmlite import ir
 
 from solvers.ensemble.native.build import I64, POINTER, Build
 from solvers.ensemble.native.compile import Machine, object_code
+from solvers.ensemble.native.driver import kernel_module
 from solvers.ensemble.native.emit import apply, emit
 from solvers.ensemble.native.functions import LIBRARY, VECTORS, quick_power
 from solvers.ensemble.native.noise import box_muller, philox
@@ -189,3 +191,9 @@ def test_philox_gives_the_published_bits():
         call(words_in.ctypes.data, out.ctypes.data)
         assert tuple(out.view(np.uint32).tolist()) == right
     machine.close()
+
+
+def test_kernels_have_a_power_of_two_of_lanes() -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="12 lanes: expected a power of two"):
+        kernel_module(nothing, 12)

@@ -37,7 +37,12 @@ def kernel_module(plan: Plan, lanes: int, triple: str = "") -> ir.Module:
     """The code of a kernel: one function `void* kernel(call*)`, the work of one thread.
 
     Any number of threads may run it at the same time with the same call.
+
+    Raises `ValueError` unless `lanes` is a power of two: kernels of 12 lanes were seen to
+    take other steps.
     """
+    if lanes < 1 or lanes & (lanes - 1):
+        raise ValueError(f"A kernel of {lanes} lanes: expected a power of two.")
     module = ir.Module("kernel")
     module.triple = triple
     w = Worker(module, plan, lanes, KERNEL)
