@@ -17,22 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from simkit import plots
-from simkit.molecular.fits.averages import AverageFit, FitOptions, Turn, fit_averages
-from simkit.molecular.fits.reweighting import Target
-from simkit.molecular.fits.sampling import CanonicalSampler
-from simkit.molecular.radial_distribution import RadialDistribution
-from simkit.molecular.structure_factor import fourier_matrix, windowed_structure_factor
-from simkit.plots.molecular import compared_curves
-from simkit.precision import use_double_precision
-from systems.molecular.builders import lattice
-from systems.molecular.cutoffs import Truncated
-from systems.molecular.model import MolecularModel
-from systems.molecular.pairwise import LennardJones
-from systems.molecular.units import METAL
+import simkit as sk
 
 
 DATA = Path(__file__).parent.parent / "data/argon/structure_factor.csv"
@@ -42,16 +29,20 @@ CELLS = 4  # 4 x 4 x 4 cells of four atoms
 CUT_OFF = 9.0
 # Start 30 % off what is known of argon: epsilon/k = 120 K, sigma = 3.4 angstrom.
 START = {"epsilon": 0.7 * 120.0, "sigma": 0.7 * 3.4}
+molecules = sk.systems.molecular
 NAMES = ("terms.0.pair.pair.epsilon", "terms.0.pair.pair.sigma")
 
 
-def build_model(epsilon: float, sigma: float) -> MolecularModel:
+def build_model(epsilon: float, sigma: float) -> molecules.MolecularModel:
     """Argon with epsilon/k in kelvin and sigma in angstrom."""
-    pair = Truncated(LennardJones(METAL.boltzmann * epsilon, sigma), CUT_OFF)
-    return MolecularModel(pair, masses=np.full(4 * CELLS**3, MASS), units=METAL)
+    energy = molecules.METAL.boltzmann * epsilon
+    pair = molecules.Truncated(molecules.LennardJones(energy, sigma), CUT_OFF)
+    return molecules.MolecularModel(
+        pair, masses=np.full(4 * CELLS**3, MASS), units=molecules.METAL
+    )
 
 
-def build_target(radius: float) -> tuple[Target, np.ndarray, np.ndarray]:
+def build_target(radius: float) -> tuple[sk.molecular.Target, np.ndarray, np.ndarray]:
     """The measured structure factor as a target, its wavenumbers and its values.
 
     The box ends at `radius`. So that this does not count as misfit, the measurement is
@@ -61,13 +52,13 @@ def build_target(radius: float) -> tuple[Target, np.ndarray, np.ndarray]:
         rows = list(csv.DictReader(file))
     q = np.asarray([float(row["wavenumber"]) for row in rows])
     values = np.asarray([float(row["structure_factor"]) for row in rows])
-    distribution = RadialDistribution(radius, bins=115)
-    matrix = fourier_matrix(distribution.distances, q, DENSITY)
+    distribution = sk.molecular.RadialDistribution(radius, bins=115)
+    matrix = sk.molecular.fourier_matrix(distribution.distances, q, DENSITY)
     # S = 1 + matrix (g - 1).
-    target = Target(
+    target = sk.molecular.Target(
         "S",
         distribution,
-        measured=windowed_structure_factor(q, values, radius),
+        measured=sk.molecular.windowed_structure_factor(q, values, radius),
         deviation=0.01,
         matrix=matrix,
         offset=1 - matrix.sum(axis=1),
@@ -77,15 +68,14 @@ def build_target(radius: float) -> tuple[Target, np.ndarray, np.ndarray]:
 
 def main(
     folder: str | Path = "results/fit_argon", *, frames: int = 100, seed: int = 0
-) -> AverageFit:
+) -> sk.molecular.AverageFit:
     """Fit, write the picture and the numbers, print the parameters."""
-    use_double_precision()
     began = time.perf_counter()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    positions, box = lattice("fcc", CELLS, density=DENSITY)
+    positions, box = molecules.lattice("fcc", CELLS, density=DENSITY)
     target, q, _ = build_target(float(np.min(np.asarray(box.lengths))) / 2)
-    sampler = CanonicalSampler(
+    sampler = sk.molecular.CanonicalSampler(
         positions,
         box,
         TEMPERATURE,
@@ -99,25 +89,25 @@ def main(
     )
     first: list[np.ndarray] = []
 
-    def tell(turn: Turn) -> None:
-        epsilon, sigma = turn.values
+    def tell(turn: sk.molecular.Turn) -> None:
+        epsilon, sigma = turn.values / np.asarray([molecules.METAL.boltzmann, 1.0])
         state = "" if turn.accepted else "  too far, going back"
         print(
-            f"turn {len(first) + 1:2}: epsilon/k {epsilon / METAL.boltzmann:7.2f} K, sigma "
+            f"turn {len(first) + 1:2}: epsilon/k {epsilon:7.2f} K, sigma "
             f"{sigma:6.4f} angstrom, misfit {np.sqrt(2 * turn.objective / len(q)) / 100:.4f}, "
             f"radius {turn.radius:.2f}, {turn.pooled} pooled{state}",
             flush=True,
         )
         first.append(turn.values)
 
-    fit = fit_averages(
+    fit = sk.molecular.fit_averages(
         build_model(**START),
         [target],
         sampler,
         temperature=TEMPERATURE,
-        key=jax.random.key(seed),
+        key=seed,
         names=NAMES,
-        options=FitOptions(),
+        options=sk.molecular.FitOptions(),
         progress=tell,
     )
     write(fit, target, q, folder)
@@ -126,13 +116,15 @@ def main(
     return fit
 
 
-def in_kelvin(fit: AverageFit) -> tuple[np.ndarray, np.ndarray]:
+def in_kelvin(fit: sk.molecular.AverageFit) -> tuple[np.ndarray, np.ndarray]:
     """Both parameters with epsilon/k in kelvin, and their standard errors."""
-    scale = np.asarray([1 / METAL.boltzmann, 1.0])
+    scale = np.asarray([1 / molecules.METAL.boltzmann, 1.0])
     return fit.estimate * scale, fit.standard_error * scale
 
 
-def write(fit: AverageFit, target: Target, q: np.ndarray, folder: Path) -> None:
+def write(
+    fit: sk.molecular.AverageFit, target: sk.molecular.Target, q: np.ndarray, folder: Path
+) -> None:
     """The picture and the numbers behind it."""
     values, errors = in_kelvin(fit)
     caption = (
@@ -140,7 +132,7 @@ def write(fit: AverageFit, target: Target, q: np.ndarray, folder: Path) -> None:
         f"epsilon/k = {values[0]:.1f} +- {errors[0]:.1f} K, "
         f"sigma = {values[1]:.4f} +- {errors[1]:.4f} angstrom."
     )
-    figure = compared_curves(
+    figure = sk.plots.compared_curves(
         q,
         target.measured,
         {"Lennard-Jones, fitted": fit.predicted["S"]},
@@ -150,7 +142,7 @@ def write(fit: AverageFit, target: Target, q: np.ndarray, folder: Path) -> None:
         measured_name="Yarnell et al. 1973",
         caption=caption,
     )
-    plots.save(figure, folder / "structure_factor.png")
+    sk.plots.save(figure, folder / "structure_factor.png")
     with (folder / "structure_factor.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["wavenumber", "measured", "fitted"])
@@ -162,7 +154,7 @@ def write(fit: AverageFit, target: Target, q: np.ndarray, folder: Path) -> None:
             table.writerow(row)
 
 
-def report(fit: AverageFit, steps: int, seconds: float) -> None:
+def report(fit: sk.molecular.AverageFit, steps: int, seconds: float) -> None:
     """The parameters with their errors, and how they were found."""
     values, errors = in_kelvin(fit)
     print(f"epsilon/k = {values[0]:.2f} +- {errors[0]:.2f} K")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import solvers as solvers
     import systems as systems
-    from simkit import plots as plots
+    from simkit import molecular as molecular, plots as plots
     from simkit.config.errors import CaseError as CaseError
     from simkit.config.reader import (
         LoadedCase as LoadedCase,
@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     from simkit.store.writer import save as save
 
 
-_MODULES = {"plots": "simkit.plots", "solvers": "solvers", "systems": "systems"}
+_MODULES = {
+    "molecular": "simkit.molecular",
+    "plots": "simkit.plots",
+    "solvers": "solvers",
+    "systems": "systems",
+}
 
 _NAMES = {
     "Case": "simkit.config.schema",

@@ -5,7 +5,6 @@ from collections import Counter
 
 import equinox as eqx
 import jax
-import msgspec
 import numpy as np
 from jaxtyping import Array
 
@@ -79,15 +78,10 @@ def try_case(loaded: LoadedCase, progress: Progress | None = None) -> Trial:
 
 def _try_simulation(loaded: LoadedCase, tell: Progress) -> Trial:
     tell(0, 0, "solving once")
-    case = loaded.case
-    if case.ensemble is not None:
-        members = min(case.ensemble.members, MEMBERS)
-        few = msgspec.structs.replace(case.ensemble, members=members, segment=None)
-        loaded = dataclasses.replace(loaded, case=msgspec.structs.replace(case, ensemble=few))
-    found = simulate(loaded)
+    found = simulate(loaded.with_members(MEMBERS))
     solves = dict(Counter(np.atleast_1d(found.status).tolist()))
     failed = _failed(solves)
-    which = "" if case.ensemble is None else f" of {sum(solves.values())} members"
+    which = "" if loaded.case.ensemble is None else f" of {sum(solves.values())} members"
     failure = f"the trial solve{which} failed: {failed}" if failed else ""
     return Trial(solves, found.engine, failure=failure)
 

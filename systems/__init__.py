@@ -1,7 +1,11 @@
 """What is simulated: dynamical systems with named states and declared parameters.
 
 A system is an Equinox module; write your own by subclassing one of the abstract kinds.
+The room `molecular` is imported when it is first used.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from systems.base import (
     AbstractHamiltonian,
@@ -28,6 +32,11 @@ from systems.pharmacology import OneCompartmentMichaelisMenten, OneCompartmentOr
 from systems.populations import SIR, LotkaVolterra
 from systems.stochastic import GeometricBrownianMotion, OrnsteinUhlenbeck
 
+
+if TYPE_CHECKING:
+    from systems import molecular as molecular
+
+_ROOMS = ("molecular",)
 
 __all__ = [
     "SIR",
@@ -58,3 +67,9 @@ __all__ = [
     "replace_parameters",
     "state_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"systems.{name}")
+    raise AttributeError(f"module 'systems' has no attribute {name!r}")

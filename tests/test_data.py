@@ -1,6 +1,7 @@
 """The data and cases of the repository: complete, with a source, and free of slips."""
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import msgspec
 import pytest
 
 import systems
+from simkit.config.molecular_reader import read_molecular_case
 from simkit.config.schema import Case
 from systems.base import parameter_declarations, state_names
 
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = ["lynx_hare", "influenza", "theophylline"]
+MOLECULES = ["argon"]
 each_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -33,7 +36,9 @@ def read_tables(name: str) -> tuple[Case, Any, dict[str, list[float]]]:
 
 
 def test_every_folder_is_tested():
-    assert sorted(path.name for path in DATA.iterdir() if path.is_dir()) == sorted(CASES)
+    assert sorted(path.name for path in DATA.iterdir() if path.is_dir()) == sorted(
+        [*CASES, *MOLECULES]
+    )
 
 
 @each_case
@@ -113,3 +118,22 @@ def test_the_starts_of_theophylline_exclude_exchanged_rates():
     assert absorption is not None
     assert elimination is not None
     assert elimination[1] < absorption[0]
+
+
+def test_structure_factor_of_argon():
+    folder = DATA / "argon"
+    columns = read_columns(folder / "structure_factor.csv")
+    source = (folder / "SOURCE.txt").read_text()
+    assert source.startswith("structure_factor.csv: wavenumber (1/angstrom), structure_factor")
+    assert list(columns) == ["wavenumber", "structure_factor"]
+    q, found = columns["wavenumber"], columns["structure_factor"]
+    assert len(q) == 400
+    steps = [after - before for before, after in itertools.pairwise(q)]
+    assert min(steps) > 0.029 and max(steps) < 0.030
+    # What the paper tells of its table: the first peak, and one at large wave numbers.
+    assert max(found) == pytest.approx(2.70, abs=0.01)
+    assert q[found.index(max(found))] == pytest.approx(2.00, abs=0.02)
+    assert sum(found[-50:]) / 50 == pytest.approx(1.0, abs=0.005)
+    case = read_molecular_case(folder / "case.toml").case
+    assert case.molecules.density == pytest.approx(0.02130)
+    assert case.dynamics.method.temperature == pytest.approx(85.0)

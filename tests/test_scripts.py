@@ -20,6 +20,8 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 FIT_FIGURES = {"fit", "residuals", "waterfall", "correlations"}
 # As many as `cases.fitted` has, so that a run of all tests compiles a case only once.
 STARTS = 8
+# Of argon in each turn; the script's own 100 take three times as long.
+FRAMES = 40
 
 
 def script(name: str) -> ModuleType:
@@ -72,6 +74,28 @@ def test_every_script_keeps_to_the_public_interface(name):
     imported = set(re.findall(r"^ *(?:import|from) ([\w.]+)", text, re.MULTILINE))
     assert imported - set(sys.stdlib_module_names) <= {"simkit", "numpy", "jax.numpy"}
     assert f"def test_{name.removeprefix('fit_')}(" in Path(__file__).read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_argon(tmp_path, capsys):
+    """Both parameters come back to what is known of argon from 30 % below it: epsilon/k of
+    120 K and sigma of 3.40 angstrom (A. Rahman, Phys. Rev. 136, A405 (1964))."""
+    returned = script("fit_argon").main(tmp_path, frames=FRAMES)
+    assert returned.converged
+    printed = capsys.readouterr().out
+    assert "epsilon/k = " in printed and "Written to" in printed
+    with (tmp_path / "parameters.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert float(rows["sigma"]["estimate"]) == pytest.approx(3.40, abs=0.1)
+    # The structure of a liquid says much about sigma and little about epsilon.
+    epsilon, error = (float(rows["epsilon/k"][key]) for key in ("estimate", "standard_error"))
+    assert 20 < error < 60
+    assert abs(epsilon - 120) < 2 * error
+    assert (tmp_path / "structure_factor.png").stat().st_size > 1000
+    with (tmp_path / "structure_factor.csv").open(newline="") as file:
+        curves = [[float(value) for value in row.values()] for row in csv.DictReader(file)]
+    _, measured, fitted = np.transpose(curves)
+    assert np.sqrt(np.mean((fitted - measured) ** 2)) < 0.03
 
 
 @pytest.mark.slow

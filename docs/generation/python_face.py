@@ -34,7 +34,7 @@ _SECTIONS = {
     "Figures": (
         "sk.plots",
         "fit data_and_fit residuals waterfall correlations trajectory phase all_figures "
-        "save_figures save write_report",
+        "compared_curves save_figures save write_report",
     ),
     "Solving": (
         "sk.solvers",
@@ -99,13 +99,32 @@ _SECTIONS = {
         "minimise_energy FIRE LBFGS Minimum differentiate_trajectory Reversible Checkpointed "
         "Forward TrajectoryGradient Horizon Frames",
     ),
-    "Molecules: files": (
+    "Molecules: runs and files": (
+        "sk.molecular",
+        "simulate_molecules MolecularRun save_molecules load_molecules",
+    ),
+    "Molecules: observables": (
+        "sk.molecular",
+        "Average Curve radial_distribution RadialDistribution structure_factor StructureFactor "
+        "structure_factor_from_distribution windowed_structure_factor fourier_matrix "
+        "mean_squared_displacement diffusion_coefficient finite_size_correction "
+        "velocity_autocorrelation velocity_spectrum green_kubo_diffusion average_pressure "
+        "average_stress heat_capacity microcanonical_heat_capacity block_average blocking "
+        "autocorrelation_time",
+    ),
+    "Molecules: fits": (
+        "sk.molecular",
+        "match_forces ForceMatch fit_averages AverageFit FitOptions Turn Target "
+        "CanonicalSampler Configurations minimise_relative_entropy EntropyFit",
+    ),
+    "Molecules: structures of other programs": (
         "simkit.importers.xyz",
         "Structure read_xyz iterate_xyz write_xyz XYZError",
     ),
 }
 _MODULES = {
     "sk": "simkit",
+    "sk.molecular": "simkit.molecular",
     "sk.plots": "simkit.plots",
     "sk.solvers": "solvers",
     "sk.solvers.curvature": "solvers.curvature",
@@ -168,7 +187,7 @@ def _described() -> Iterator[tuple[str, Any]]:
 
 def _check_complete() -> None:
     catalogue = build_catalogue()
-    known = {*catalogue.systems, *catalogue.methods, "plots", "solvers", "systems"}
+    known = {*catalogue.systems, *catalogue.methods, "molecular", "plots", "solvers", "systems"}
     for prefix, module in _MODULES.items():
         told = {
             name

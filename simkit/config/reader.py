@@ -45,6 +45,14 @@ class LoadedCase:
         """The case in an error message."""
         return str(self.path) if self.path is not None else "case"
 
+    def with_members(self, most: int) -> "LoadedCase":
+        """The case with so many members of its ensemble at most, in one segment."""
+        if self.case.ensemble is None:
+            return self
+        members = min(self.case.ensemble.members, most)
+        few = msgspec.structs.replace(self.case.ensemble, members=members, segment=None)
+        return dataclasses.replace(self, case=msgspec.structs.replace(self.case, ensemble=few))
+
 
 def read_case(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCase:
     """Read a case file and check all that can be known without computing.

@@ -119,7 +119,7 @@ def fit_averages(
     sample: Sampler,
     *,
     temperature: float,
-    key: Array,
+    key: Array | int,
     names: Sequence[str] | None = None,
     options: FitOptions | None = None,
     progress: Callable[[Turn], None] | None = None,
@@ -135,7 +135,7 @@ def fit_averages(
       [`CanonicalSampler`][simkit.molecular.fits.sampling.CanonicalSampler]. Volume and
       temperature are the same in all calls.
     - `temperature`: in the model's unit.
-    - `key`: a random key.
+    - `key`: a random key, or the seed of one.
     - `names`: which parameters are fitted; all of the terms if left out.
     - `options`: see [`FitOptions`][simkit.molecular.fits.averages.FitOptions].
     - `progress`: called after every turn.
@@ -154,6 +154,8 @@ def fit_averages(
     options = FitOptions() if options is None else options
     beta = 1 / (model.units.boltzmann * temperature)
     reweighting = Reweighting(choose_parameters(model, names), tuple(targets), beta)
+    if isinstance(key, int):
+        key = jax.random.key(key)
     search = _Search(reweighting, sample, key, options, progress)
     converged, message = search.run()
     return search.answer(converged, message)
