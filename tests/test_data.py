@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import systems
+from simkit.config.molecular import Langevin
 from simkit.config.molecular_reader import read_molecular_case
 from simkit.config.schema import Case
 from systems.base import parameter_declarations, state_names
@@ -136,4 +137,5 @@ def test_structure_factor_of_argon():
     assert sum(found[-50:]) / 50 == pytest.approx(1.0, abs=0.005)
     case = read_molecular_case(folder / "case.toml").case
     assert case.molecules.density == pytest.approx(0.02130)
+    assert isinstance(case.dynamics.method, Langevin)
     assert case.dynamics.method.temperature == pytest.approx(85.0)
