@@ -62,11 +62,6 @@ class TailCorrection(AbstractTerm):
                 f"TailCorrection: species is {self.species}, expected a whole number from 1."
             )
 
-    @property
-    def range(self) -> float | None:
-        """None."""
-        return None
-
     def evaluate(
         self,
         positions: Float[Array, "particles 3"],

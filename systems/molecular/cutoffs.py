@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from systems.molecular.pairwise import (
     AbstractPairEnergy,
+    AbstractPairEnergyWithSlope,
     Species,
     SquaredDistance,
     Values,
@@ -26,7 +27,26 @@ from systems.molecular.pairwise import (
 )
 
 
-class Truncated(AbstractPairEnergy):
+class AbstractCutOff(AbstractPairEnergyWithSlope):
+    """A pair energy that ends at a radius.
+
+    - `pair`: the potential.
+    - `radius`: the cut-off, positive, unit of length; a plain number.
+    """
+
+    pair: AbstractPairEnergy
+    radius: eqx.AbstractVar[float]
+
+    def __check_init__(self) -> None:
+        _check_radius(self, self.pair, self.radius)
+
+    @property
+    def range(self) -> float | None:
+        """The radius."""
+        return self.radius
+
+
+class Truncated(AbstractCutOff):
     r"""The potential as it is within a radius, and zero beyond.
 
     Energies of a moving system jump as pairs cross the radius; what is neglected can be
@@ -36,16 +56,7 @@ class Truncated(AbstractPairEnergy):
     - `radius`: the cut-off, positive, unit of length; a plain number.
     """
 
-    pair: AbstractPairEnergy
     radius: float = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        _check_radius(self, self.pair, self.radius)
-
-    @property
-    def range(self) -> float | None:
-        """The radius."""
-        return self.radius
 
     def energy(
         self, squared_distance: SquaredDistance, first: Species, second: Species
@@ -63,7 +74,7 @@ class Truncated(AbstractPairEnergy):
         return jnp.where(within, energy, 0.0), jnp.where(within, slope, 0.0)
 
 
-class Shifted(AbstractPairEnergy):
+class Shifted(AbstractCutOff):
     r"""The potential less its value at the radius: $u(r) - u(r_c)$.
 
     Forces are those of the plain truncation, the energy no longer jumps.
@@ -72,22 +83,7 @@ class Shifted(AbstractPairEnergy):
     - `radius`: the cut-off, positive, unit of length; a plain number.
     """
 
-    pair: AbstractPairEnergy
     radius: float = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        _check_radius(self, self.pair, self.radius)
-
-    @property
-    def range(self) -> float | None:
-        """The radius."""
-        return self.radius
-
-    def energy(
-        self, squared_distance: SquaredDistance, first: Species, second: Species
-    ) -> Values:
-        """See the class."""
-        return self.energy_and_slope(squared_distance, first, second)[0]
 
     def energy_and_slope(
         self, squared_distance: SquaredDistance, first: Species, second: Species
@@ -99,7 +95,7 @@ class Shifted(AbstractPairEnergy):
         return jnp.where(within, energy - end, 0.0), jnp.where(within, slope, 0.0)
 
 
-class ForceShifted(AbstractPairEnergy):
+class ForceShifted(AbstractCutOff):
     r"""The potential with a force less its value at the radius.
 
     $$u(r) - u(r_c) - (r - r_c)\,u'(r_c)$$
@@ -113,22 +109,7 @@ class ForceShifted(AbstractPairEnergy):
     Source: S. D. Stoddard, J. Ford, Phys. Rev. A 8, 1504 (1973).
     """
 
-    pair: AbstractPairEnergy
     radius: float = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        _check_radius(self, self.pair, self.radius)
-
-    @property
-    def range(self) -> float | None:
-        """The radius."""
-        return self.radius
-
-    def energy(
-        self, squared_distance: SquaredDistance, first: Species, second: Species
-    ) -> Values:
-        """See the class."""
-        return self.energy_and_slope(squared_distance, first, second)[0]
 
     def energy_and_slope(
         self, squared_distance: SquaredDistance, first: Species, second: Species
@@ -147,7 +128,7 @@ class ForceShifted(AbstractPairEnergy):
         return jnp.where(within, energy, 0.0), jnp.where(within, slope, 0.0)
 
 
-class Switched(AbstractPairEnergy):
+class Switched(AbstractCutOff):
     r"""The potential times a function that falls smoothly from one to zero.
 
     $$u(r)\,S(x), \quad S = 1 - 10x^3 + 15x^4 - 6x^5, \quad
@@ -163,7 +144,6 @@ class Switched(AbstractPairEnergy):
     - `radius`: $r_c$, where it ends, unit of length. Both plain numbers.
     """
 
-    pair: AbstractPairEnergy
     onset: float = eqx.field(static=True)
     radius: float = eqx.field(static=True)
 
@@ -174,17 +154,6 @@ class Switched(AbstractPairEnergy):
                 f"Switched: onset is {self.onset}, expected a number from 0 to below the "
                 f"radius {self.radius}."
             )
-
-    @property
-    def range(self) -> float | None:
-        """The radius."""
-        return self.radius
-
-    def energy(
-        self, squared_distance: SquaredDistance, first: Species, second: Species
-    ) -> Values:
-        """See the class."""
-        return self.energy_and_slope(squared_distance, first, second)[0]
 
     def energy_and_slope(
         self, squared_distance: SquaredDistance, first: Species, second: Species

@@ -25,16 +25,16 @@ SpeciesVector = Int[Array, " particles"]
 class AbstractTerm(eqx.Module):
     """One contribution to the energy of all particles.
 
-    A term promises `evaluate` and `range`. Its parameters are leaves.
+    A term promises `evaluate`, and `range` if it needs a list. Its parameters are leaves.
     """
 
     @property
-    @abc.abstractmethod
     def range(self) -> float | None:
         """How far apart particles feel each other by it.
 
         Neighbour lists reach so far. `None` if the term needs no list.
         """
+        return None
 
     @abc.abstractmethod
     def evaluate(
@@ -120,11 +120,6 @@ class ExternalTerm(AbstractTerm):
 
     function: Callable[..., Float[Array, ""]] = eqx.field(converter=as_function)
 
-    @property
-    def range(self) -> float | None:
-        """None."""
-        return None
-
     def evaluate(
         self,
         positions: Positions,
@@ -153,11 +148,6 @@ class EnergyTerm(AbstractTerm):
 
     function: Callable[..., Float[Array, ""]] = eqx.field(converter=as_function)
     order: Int[Array, " particles"] | None = None
-
-    @property
-    def range(self) -> float | None:
-        """None."""
-        return None
 
     def evaluate(
         self,

@@ -36,8 +36,8 @@ _COMPARED_SPECIES = 4
 class AbstractPairEnergy(eqx.Module):
     """The energy of two particles at a distance.
 
-    A potential promises `energy` and `range`. Parameters are fields made with
-    [`parameter`][systems.base.parameter]; they are leaves.
+    A potential promises `energy`, and `range` if it ends somewhere. Parameters are fields
+    made with [`parameter`][systems.base.parameter]; they are leaves.
 
     Construction raises `ValueError` if a parameter lies outside its bounds, has a shape
     that is neither `()` nor `(species, species)` (nor `(species,)`, where a mixing rule
@@ -51,9 +51,12 @@ class AbstractPairEnergy(eqx.Module):
         _check_tables(self)
 
     @property
-    @abc.abstractmethod
     def range(self) -> float | None:
-        """Distance beyond which energy and force are zero, or `None` if there is none."""
+        """Distance beyond which energy and force are zero.
+
+        `None` if there is none: in a periodic box such a potential wants a cut-off.
+        """
+        return None
 
     @abc.abstractmethod
     def energy(
@@ -87,7 +90,26 @@ class AbstractPairEnergy(eqx.Module):
         return energy, -2 * derivative
 
 
-class LennardJones(AbstractPairEnergy):
+class AbstractPairEnergyWithSlope(AbstractPairEnergy):
+    """A pair energy whose formula gives energy and slope in one go.
+
+    It promises `energy_and_slope` in place of `energy`.
+    """
+
+    def energy(
+        self, squared_distance: SquaredDistance, first: Species, second: Species
+    ) -> Values:
+        """The first of `energy_and_slope`."""
+        return self.energy_and_slope(squared_distance, first, second)[0]
+
+    @abc.abstractmethod
+    def energy_and_slope(
+        self, squared_distance: SquaredDistance, first: Species, second: Species
+    ) -> tuple[Values, Values]:
+        """As of the parent, by a formula."""
+
+
+class LennardJones(AbstractPairEnergyWithSlope):
     r"""The potential of Lennard-Jones, of noble gases and of most force fields.
 
     $$u(r) = 4\epsilon\left[(\sigma/r)^{12} - (\sigma/r)^{6}\right]$$
@@ -109,17 +131,6 @@ class LennardJones(AbstractPairEnergy):
     mixing: MixingRule = eqx.field(static=True, default=lorentz_berthelot)
     takes_mixing_rule: ClassVar[bool] = True
 
-    @property
-    def range(self) -> float | None:
-        """None: wrap it in a cut-off."""
-        return None
-
-    def energy(
-        self, squared_distance: SquaredDistance, first: Species, second: Species
-    ) -> Values:
-        """See the class."""
-        return self.energy_and_slope(squared_distance, first, second)[0]
-
     def energy_and_slope(
         self, squared_distance: SquaredDistance, first: Species, second: Species
     ) -> tuple[Values, Values]:
@@ -131,7 +142,7 @@ class LennardJones(AbstractPairEnergy):
         return scaled * (sixth - 1), scaled * (12 * sixth - 6) * inverse
 
 
-class WeeksChandlerAndersen(AbstractPairEnergy):
+class WeeksChandlerAndersen(AbstractPairEnergyWithSlope):
     r"""The repulsive part of the Lennard-Jones potential, raised to end at zero.
 
     $$u(r) = 4\epsilon\left[(\sigma/r)^{12} - (\sigma/r)^{6}\right] + \epsilon$$
@@ -166,12 +177,6 @@ class WeeksChandlerAndersen(AbstractPairEnergy):
     def range(self) -> float | None:
         """The field `longest`."""
         return self.longest
-
-    def energy(
-        self, squared_distance: SquaredDistance, first: Species, second: Species
-    ) -> Values:
-        """See the class."""
-        return self.energy_and_slope(squared_distance, first, second)[0]
 
     def energy_and_slope(
         self, squared_distance: SquaredDistance, first: Species, second: Species

@@ -45,11 +45,6 @@ class Buckingham(AbstractPairEnergy):
         unit="energy * length**6", positive=True, description="strength of the dispersion, C"
     )
 
-    @property
-    def range(self) -> float | None:
-        """None: wrap it in a cut-off."""
-        return None
-
     def energy(
         self, squared_distance: SquaredDistance, first: Species, second: Species
     ) -> Values:
@@ -83,11 +78,6 @@ class Morse(AbstractPairEnergy):
         1.0, unit="length", positive=True, description="distance of the minimum, r0"
     )
 
-    @property
-    def range(self) -> float | None:
-        """None: wrap it in a cut-off."""
-        return None
-
     def energy(
         self, squared_distance: SquaredDistance, first: Species, second: Species
     ) -> Values:
@@ -120,11 +110,6 @@ class SoftSphere(AbstractPairEnergy):
     exponent: Float[Any, ""] = parameter(
         12.0, positive=True, description="power of the inverse distance, n"
     )
-
-    @property
-    def range(self) -> float | None:
-        """None: wrap it in a cut-off."""
-        return None
 
     def energy(
         self, squared_distance: SquaredDistance, first: Species, second: Species
@@ -203,11 +188,6 @@ class Yukawa(AbstractPairEnergy):
     screening: Float[Any, "..."] = parameter(
         1.0, unit="1/length", positive=True, description="inverse screening length, kappa"
     )
-
-    @property
-    def range(self) -> float | None:
-        """None: wrap it in a cut-off."""
-        return None
 
     def energy(
         self, squared_distance: SquaredDistance, first: Species, second: Species
