@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from simkit.cli.outcomes import bad_input
+from simkit.cli.outcomes import Failure, bad_input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,16 @@ def output_files(case: Path, output: Path | None) -> OutputFiles:
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """End with exit code 2 where the file is there and may not be replaced."""
     if path.exists() and not overwrite:
-        raise bad_input(
-            f"{path} is there already, expected a new file; --overwrite replaces it, "
-            "-o names another place."
-        )
+        raise already_there(path)
+
+
+def already_there(found: Path | FileExistsError) -> Failure:
+    """What ends a command where a file stands: its path, or what a writer said of it."""
+    path = str(found).partition(" exists")[0] if isinstance(found, OSError) else found
+    return bad_input(
+        f"{path} is there already, expected a new file; --overwrite replaces it, "
+        "-o names another place."
+    )
 
 
 def make_folder(folder: Path) -> bool:

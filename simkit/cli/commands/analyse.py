@@ -15,7 +15,7 @@ from simkit.cli.options import (
     traceback_option,
 )
 from simkit.cli.outcomes import bad_input
-from simkit.cli.outputs import make_folder, refuse_existing
+from simkit.cli.outputs import already_there, make_folder, refuse_existing
 
 
 if TYPE_CHECKING:
@@ -106,11 +106,7 @@ def _saved(found: "Analysis", output: Path, overwrite: bool) -> list[str]:
     try:
         return [str(path) for path in save_tables(found.tables, output, overwrite=overwrite)]
     except FileExistsError as error:
-        existing = str(error).partition(" exists")[0]
-        raise bad_input(
-            f"{existing} is there already, expected a new file; --overwrite replaces it, "
-            "-o names another place."
-        ) from None
+        raise already_there(error) from None
 
 
 def _print_ensemble(values: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from simkit.cli.options import (
     traceback_option,
 )
 from simkit.cli.outcomes import bad_input
-from simkit.cli.outputs import make_folder, refuse_existing
+from simkit.cli.outputs import already_there, make_folder, refuse_existing
 
 
 @click.command()
@@ -68,11 +68,7 @@ def export(
         else:
             written = [exporting.export_netcdf(result, target, overwrite=overwrite)]
     except FileExistsError as error:
-        existing = str(error).partition(" exists")[0]
-        raise bad_input(
-            f"{existing} is there already, expected a new file; --overwrite replaces it, "
-            "-o names another place."
-        ) from None
+        raise already_there(error) from None
     except exporting.MissingPackage as error:
         raise bad_input(str(error)) from None
     tell_written("files", [str(path) for path in written], as_json)
