@@ -1,5 +1,7 @@
 """The layer contract holds, and heavy packages stay behind their doors."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,14 @@ def test_importing_simkit_imports_neither_jax_nor_jax_md():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["simkit", "simkit.molecular"])
+def test_a_lazy_face_promises_no_name_of_a_module_beneath_it(name):
+    """Importing such a module would put it in the place of what the face promises."""
+    face = importlib.import_module(name)
+    beneath = {found.name for found in pkgutil.iter_modules(face.__path__)}
+    assert sorted(beneath & set(face._NAMES)) == []
 
 
 @pytest.fixture(scope="module")

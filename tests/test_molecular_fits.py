@@ -18,7 +18,7 @@ from simkit.molecular.fits.parameters import choose_parameters
 from simkit.molecular.fits.relative_entropy import minimise_relative_entropy
 from simkit.molecular.fits.reweighting import Pool, Reweighting, Target
 from simkit.molecular.fits.sampling import CanonicalSampler, Configurations
-from simkit.molecular.radial_distribution import RadialDistribution
+from simkit.molecular.radial_distributions import RadialDistribution
 from systems.base import get_parameter, parameter
 from systems.molecular.boxes import OrthorhombicBox
 from systems.molecular.builders import lattice

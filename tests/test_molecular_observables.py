@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from simkit.molecular.block_errors import autocorrelation_time, block_average, blocking
-from simkit.molecular.heat_capacity import heat_capacity, microcanonical_heat_capacity
-from simkit.molecular.mean_squared_displacement import (
+from simkit.molecular.displacements import (
     diffusion_coefficient,
     finite_size_correction,
     mean_squared_displacement,
 )
-from simkit.molecular.radial_distribution import RadialDistribution, radial_distribution
+from simkit.molecular.heat_capacities import heat_capacity, microcanonical_heat_capacity
+from simkit.molecular.radial_distributions import RadialDistribution, radial_distribution
 from simkit.molecular.stress import average_pressure, average_stress
-from simkit.molecular.structure_factor import (
+from simkit.molecular.structure_factors import (
     structure_factor,
     structure_factor_from_distribution,
     windowed_structure_factor,
 )
-from simkit.molecular.velocity_autocorrelation import (
+from simkit.molecular.velocity_correlations import (
     green_kubo_diffusion,
     velocity_autocorrelation,
     velocity_spectrum,

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
         block_average as block_average,
         blocking as blocking,
     )
+    from simkit.molecular.displacements import (
+        diffusion_coefficient as diffusion_coefficient,
+        finite_size_correction as finite_size_correction,
+        mean_squared_displacement as mean_squared_displacement,
+    )
     from simkit.molecular.fits.averages import (
         AverageFit as AverageFit,
         FitOptions as FitOptions,
@@ -34,16 +39,11 @@ if TYPE_CHECKING:
         CanonicalSampler as CanonicalSampler,
         Configurations as Configurations,
     )
-    from simkit.molecular.heat_capacity import (
+    from simkit.molecular.heat_capacities import (
         heat_capacity as heat_capacity,
         microcanonical_heat_capacity as microcanonical_heat_capacity,
     )
-    from simkit.molecular.mean_squared_displacement import (
-        diffusion_coefficient as diffusion_coefficient,
-        finite_size_correction as finite_size_correction,
-        mean_squared_displacement as mean_squared_displacement,
-    )
-    from simkit.molecular.radial_distribution import (
+    from simkit.molecular.radial_distributions import (
         RadialDistribution as RadialDistribution,
         radial_distribution as radial_distribution,
     )
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         average_pressure as average_pressure,
         average_stress as average_stress,
     )
-    from simkit.molecular.structure_factor import (
+    from simkit.molecular.structure_factors import (
         StructureFactor as StructureFactor,
         fourier_matrix as fourier_matrix,
         structure_factor as structure_factor,
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         Average as Average,
         Curve as Curve,
     )
-    from simkit.molecular.velocity_autocorrelation import (
+    from simkit.molecular.velocity_correlations import (
         green_kubo_diffusion as green_kubo_diffusion,
         velocity_autocorrelation as velocity_autocorrelation,
         velocity_spectrum as velocity_spectrum,
@@ -86,8 +86,8 @@ _NAMES = {
     "FitOptions": "simkit.molecular.fits.averages",
     "ForceMatch": "simkit.molecular.fits.force_matching",
     "MolecularRun": "simkit.molecular.simulation",
-    "RadialDistribution": "simkit.molecular.radial_distribution",
-    "StructureFactor": "simkit.molecular.structure_factor",
+    "RadialDistribution": "simkit.molecular.radial_distributions",
+    "StructureFactor": "simkit.molecular.structure_factors",
     "Target": "simkit.molecular.fits.reweighting",
     "Turn": "simkit.molecular.fits.averages",
     "autocorrelation_time": "simkit.molecular.block_errors",
@@ -95,25 +95,25 @@ _NAMES = {
     "average_stress": "simkit.molecular.stress",
     "block_average": "simkit.molecular.block_errors",
     "blocking": "simkit.molecular.block_errors",
-    "diffusion_coefficient": "simkit.molecular.mean_squared_displacement",
-    "finite_size_correction": "simkit.molecular.mean_squared_displacement",
+    "diffusion_coefficient": "simkit.molecular.displacements",
+    "finite_size_correction": "simkit.molecular.displacements",
     "fit_averages": "simkit.molecular.fits.averages",
-    "fourier_matrix": "simkit.molecular.structure_factor",
-    "green_kubo_diffusion": "simkit.molecular.velocity_autocorrelation",
-    "heat_capacity": "simkit.molecular.heat_capacity",
+    "fourier_matrix": "simkit.molecular.structure_factors",
+    "green_kubo_diffusion": "simkit.molecular.velocity_correlations",
+    "heat_capacity": "simkit.molecular.heat_capacities",
     "load_molecules": "simkit.molecular.simulation_files",
     "match_forces": "simkit.molecular.fits.force_matching",
-    "mean_squared_displacement": "simkit.molecular.mean_squared_displacement",
-    "microcanonical_heat_capacity": "simkit.molecular.heat_capacity",
+    "mean_squared_displacement": "simkit.molecular.displacements",
+    "microcanonical_heat_capacity": "simkit.molecular.heat_capacities",
     "minimise_relative_entropy": "simkit.molecular.fits.relative_entropy",
-    "radial_distribution": "simkit.molecular.radial_distribution",
+    "radial_distribution": "simkit.molecular.radial_distributions",
     "save_molecules": "simkit.molecular.simulation_files",
     "simulate_molecules": "simkit.molecular.simulation",
-    "structure_factor": "simkit.molecular.structure_factor",
-    "structure_factor_from_distribution": "simkit.molecular.structure_factor",
-    "velocity_autocorrelation": "simkit.molecular.velocity_autocorrelation",
-    "velocity_spectrum": "simkit.molecular.velocity_autocorrelation",
-    "windowed_structure_factor": "simkit.molecular.structure_factor",
+    "structure_factor": "simkit.molecular.structure_factors",
+    "structure_factor_from_distribution": "simkit.molecular.structure_factors",
+    "velocity_autocorrelation": "simkit.molecular.velocity_correlations",
+    "velocity_spectrum": "simkit.molecular.velocity_correlations",
+    "windowed_structure_factor": "simkit.molecular.structure_factors",
 }
 
 __all__ = [*_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]

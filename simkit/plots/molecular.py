@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from simkit.plots import style
 from simkit.plots.words import with_unit
 
 
 def compared_curves(
-    coordinate: Float[ArrayLike, " points"],
-    measured: Float[ArrayLike, " points"],
-    curves: Mapping[str, Float[ArrayLike, " points"]],
+    coordinate: ArrayLike,
+    measured: ArrayLike,
+    curves: Mapping[str, ArrayLike],
     *,
     name: str,
     coordinate_name: str,

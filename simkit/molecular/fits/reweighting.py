@@ -37,8 +37,8 @@ class Target:
     - `name`: for tables and sentences.
     - `observe`: called as `observe(positions, box)`, or as `observe(model, positions, box)`
       if `of_model`; gives the observable of one configuration, shape `(components,)`. A
-      [`StructureFactor`][simkit.molecular.structure_factor.StructureFactor] or a
-      [`RadialDistribution`][simkit.molecular.radial_distribution.RadialDistribution], or
+      [`StructureFactor`][simkit.molecular.structure_factors.StructureFactor] or a
+      [`RadialDistribution`][simkit.molecular.radial_distributions.RadialDistribution], or
       any function of jax.
     - `measured`: what its average is to be, shape `(points,)`.
     - `deviation`: standard deviation of each, shape `(points,)` or one number.

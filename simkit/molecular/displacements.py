@@ -79,12 +79,12 @@ def diffusion_coefficient(
     The slope is that of a straight line through the lags from `start` to `stop`; its error
     comes from the scatter among eight segments of the trajectory. The value holds for the
     size of the box; see
-    [`finite_size_correction`][simkit.molecular.mean_squared_displacement.finite_size_correction].
+    [`finite_size_correction`][simkit.molecular.displacements.finite_size_correction].
 
     **Arguments:**
 
     - `positions`, `interval`, `length_unit`, `time_unit`: as of
-      [`mean_squared_displacement`][simkit.molecular.mean_squared_displacement.mean_squared_displacement].
+      [`mean_squared_displacement`][simkit.molecular.displacements.mean_squared_displacement].
     - `start`, `stop`: times between which the line is laid; particles must have forgotten
       their velocity at the start. The stop is the longest lag if left out.
 

@@ -141,7 +141,7 @@ def radial_distribution(
     - `box`: the box, or the box vectors of each frame, shape `(frames, 3, 3)`; periodic.
     - `radius`: how far; left out, half the smallest height of the box.
     - `bins`, `smooth`: see
-      [`RadialDistribution`][simkit.molecular.radial_distribution.RadialDistribution].
+      [`RadialDistribution`][simkit.molecular.radial_distributions.RadialDistribution].
     - `species`, `pair`: of particles of species `pair[1]` around those of `pair[0]`; left
       out, all particles count alike.
     - `length_unit`: name of the unit of length.

@@ -91,7 +91,7 @@ def structure_factor_from_distribution(
 
     Errors are those of independent bins, which is about right for thin ones; the error of
     few wide bins is better taken from
-    [`structure_factor`][simkit.molecular.structure_factor.structure_factor].
+    [`structure_factor`][simkit.molecular.structure_factors.structure_factor].
 
     **Arguments:**
 
@@ -271,7 +271,7 @@ def structure_factor(
     - `width`: of a shell; left out, that of the shortest wave vector, so that the shells
       are as many as the box can tell apart.
     - `per_shell`, `seed`, `length_unit`: see
-      [`wave_vectors`][simkit.molecular.structure_factor.wave_vectors] and
+      [`wave_vectors`][simkit.molecular.structure_factors.wave_vectors] and
       [`Curve`][simkit.molecular.values.Curve].
 
     Raises `ValueError` for an open box, one without a wave vector that short, and positions

@@ -79,7 +79,7 @@ def velocity_spectrum(
     one over twice the longest lag wide.
 
     Arguments and errors are those of
-    [`velocity_autocorrelation`][simkit.molecular.velocity_autocorrelation.velocity_autocorrelation].
+    [`velocity_autocorrelation`][simkit.molecular.velocity_correlations.velocity_autocorrelation].
     """
     values = checked_positions(velocities, "velocities")
     interval = checked_interval(interval)
@@ -115,7 +115,7 @@ def green_kubo_diffusion(
     **Arguments:**
 
     - `velocities`, `interval`, `length_unit`, `time_unit`: as of
-      [`velocity_autocorrelation`][simkit.molecular.velocity_autocorrelation.velocity_autocorrelation].
+      [`velocity_autocorrelation`][simkit.molecular.velocity_correlations.velocity_autocorrelation].
     - `stop`: where the integral ends, by the trapezoidal rule; the longest lag if left out.
 
     Raises `ValueError` as that does, and for a stop below one interval.
