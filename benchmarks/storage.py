@@ -7,7 +7,7 @@ measures, each in a process of its own:
   stochastic ensemble;
 - writing: `simkit.save` of an ensemble of that size, against plain h5py that writes the same
   chunks with the same filter from the same source; both bring the file to the disk;
-- `simkit analyse` and `simkit plot` on the file: time and the greatest memory;
+- `simkit analyse`, `simkit plot` and `simkit export` on the file: time and the greatest memory;
 - `simkit simulate` of ensembles of growing size: the greatest memory.
 
 The files are taken away at the end. A line of Markdown for each is printed as it is known.
@@ -203,6 +203,10 @@ def measure_files(folder: Path, gigabytes: float, repeats: int) -> None:
     print(f"| `save` against plain h5py, the best of each | {100 * best:.0f} % | | | |")
     row("`simkit analyse`", [*simkit, "analyse", str(path), "-o", str(folder / "found.h5")])
     row("`simkit plot`", [*simkit, "plot", str(path), "-o", str(folder / "figures")])
+    for form, target in (("netcdf", folder / "tables.nc"), ("csv", folder / "tables")):
+        words = ["export", str(path), "--format", form, "-o", str(target)]
+        row(f"`simkit export --format {form}`", [*simkit, *words])
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
     path.unlink()
 
 
@@ -244,8 +248,8 @@ def main() -> None:
             save(ensemble, given.folder / "result.h5", overwrite=True)
         return
     free = shutil.disk_usage(given.folder).free
-    if free < 2.5e9 * given.gigabytes:
-        sys.exit(f"{given.folder} has {free / 1e9:.0f} GB free; this needs 2.5 times the size.")
+    if free < 4e9 * given.gigabytes:
+        sys.exit(f"{given.folder} has {free / 1e9:.0f} GB free; this needs 4 times the size.")
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="simkit-storage-") as name:
         # In a process of its own: what this one takes would count for those it starts.
         own = [sys.executable, __file__, "--folder", name, "--write", "filters"]

@@ -101,25 +101,19 @@ def simulate(
     if isinstance(subject, str | os.PathLike):
         subject = read_case(subject)
     if isinstance(subject, LoadedCase):
-        beside = {
-            "times": times,
-            "start": start,
-            "method": method,
-            "initial_state": initial_state,
-            "inputs": inputs,
-            "parameters": parameters,
-            "initial_states": initial_states,
-            "members": members,
-            "engine": engine,
-            "segment": segment,
-            "title": title,
-        }
-        given = [name for name, value in beside.items() if value is not None]
-        if given:
-            raise ValueError(
-                f"simulate: `{given[0]}` is given beside a case, which says it itself; "
-                "override its keys where it is read."
-            )
+        _refuse_beside_a_case(
+            times=times,
+            start=start,
+            method=method,
+            initial_state=initial_state,
+            inputs=inputs,
+            parameters=parameters,
+            initial_states=initial_states,
+            members=members,
+            engine=engine,
+            segment=segment,
+            title=title,
+        )
         how = _How(progress, checkpoint, mesh, lambda: case_facts("simulate", subject))
         return _simulate_case(subject, how, started)
     if not isinstance(subject, AbstractSystem):
@@ -127,16 +121,8 @@ def simulate(
             f"simulate: the subject is of type {type(subject).__name__}, expected a system, "
             "a case that was read, or the path of a case file."
         )
-    if times is None:
-        raise ValueError(
-            "simulate: give the times to save, e.g. times=np.linspace(0, 20, 101)."
-        )
-    saved = np.asarray(times, dtype=float)
-    if saved.ndim != 1 or saved.size == 0 or np.any(np.diff(saved) < 0):
-        raise ValueError("simulate: `times` must be increasing numbers, shape (times,).")
+    saved = _saved_times(times, start)
     begin = float(saved[0]) if start is None else start
-    if saved[0] < begin:
-        raise ValueError(f"simulate: times[0] is {saved[0]:g}, before start = {begin:g}.")
     experiment = Experiment(
         subject, method or Tsit5(), begin, saved, initial_state or {}, inputs or {}, time_unit
     )
@@ -160,6 +146,32 @@ def simulate(
         title=title or type(subject).__name__,
         provenance=collect("simkit.simulate", "", "{}", seed, started),
     )
+
+
+def _refuse_beside_a_case(**given: Any) -> None:
+    """Raise `ValueError` if anything is given that the case says itself."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ValueError(
+            f"simulate: `{names[0]}` is given beside a case, which says it itself; "
+            "override its keys where it is read."
+        )
+
+
+def _saved_times(times: ArrayLike | Sequence[float] | None, start: float | None) -> np.ndarray:
+    """The times to save, shape `(times,)`; raises `ValueError` where they are none."""
+    if times is None:
+        raise ValueError(
+            "simulate: give the times to save, e.g. times=np.linspace(0, 20, 101)."
+        )
+    saved = np.asarray(times, dtype=float)
+    if saved.ndim != 1 or saved.size == 0 or np.any(np.diff(saved) < 0):
+        raise ValueError("simulate: `times` must be increasing numbers, shape (times,).")
+    if not np.all(np.isfinite(saved)):
+        raise ValueError("simulate: `times` must be finite numbers.")
+    if start is not None and saved[0] < start:
+        raise ValueError(f"simulate: times[0] is {saved[0]:g}, before start = {start:g}.")
+    return saved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Flat tables: columns of equal shape with labels on each axis."""
 
 import dataclasses
-
-import numpy as np
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,13 +9,14 @@ class Column:
     """Values of one quantity.
 
     - `name`: unique within its table.
-    - `values`: numbers, truth values or text, with the axes of the table.
+    - `values`: an array of numbers, truth values or text, with the axes of the table; that
+      of a large ensemble may be a [`StoredArray`][simkit.stored.StoredArray].
     - `unit`: `""` where there is none, or where it differs from row to row.
     - `description`: one line for people.
     """
 
     name: str
-    values: np.ndarray
+    values: Any
     unit: str
     description: str
 

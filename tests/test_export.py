@@ -1,6 +1,7 @@
 """Exported results: every number comes back from CSV and netCDF, and nothing is lost."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from simkit.results import Fit, Trajectory
 from simkit.store import save
 from simkit.store.export import export_csv, export_netcdf
 from simkit.store.flat import FlatTable, attributes, flat_tables
+from simkit.store.reader import open_result
+from simkit.stored import StoredArray
 
 from .samples import sample_ensemble, sample_fit, sample_trajectory
 
@@ -157,6 +160,52 @@ def test_awkward_names_do_not_meet(tmp_path: Path) -> None:
         found = {variable.attrs["long_name"]: variable.values for variable in group.values()}
     for name, values in states.items():
         np.testing.assert_array_equal(found[f"states over time: {name}"], values)
+
+
+@pytest.mark.parametrize("form", ["csv", "netcdf"])
+def test_a_large_ensemble_is_exported_block_by_block(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes of CSV, and the same numbers of netCDF, as from memory."""
+    generator = np.random.default_rng(5)
+    whole = dataclasses.replace(
+        sample_ensemble(),
+        states={
+            name: generator.normal(size=values.shape)
+            for name, values in sample_ensemble().states.items()
+        },
+    )
+    save(whole, tmp_path / "run.h5")
+    write = export_csv if form == "csv" else export_netcdf
+    write(whole, tmp_path / "whole")
+    monkeypatch.setattr("simkit.store.reader.IN_MEMORY", 1)
+    monkeypatch.setattr("simkit.stored.BLOCK_BYTES", 1)
+    told: list[tuple[int, int]] = []
+    with open_result(tmp_path / "run.h5") as opened:
+        assert isinstance(opened, Trajectory)
+        for values in opened.states.values():
+            assert isinstance(values, StoredArray)
+            # Each member is a block of its own.
+            values.chunks = (1, values.shape[1])
+        write(
+            opened,
+            tmp_path / "parts",
+            progress=lambda done, total, message: told.append((done, total)),
+        )
+    members = whole.status.size
+    assert (1, members) in told and (members, members) in told
+    if form == "csv":
+        names = {path.name for path in (tmp_path / "whole").iterdir()}
+        assert names == {path.name for path in (tmp_path / "parts").iterdir()}
+        for name in names:
+            parts, expected = (tmp_path / x / name for x in ("parts", "whole"))
+            assert parts.read_bytes() == expected.read_bytes()
+        return
+    with (
+        xr.open_datatree(tmp_path / "whole", engine="h5netcdf") as first,
+        xr.open_datatree(tmp_path / "parts", engine="h5netcdf") as second,
+    ):
+        xr.testing.assert_identical(first, second)
 
 
 # The command

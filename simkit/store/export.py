@@ -10,10 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from simkit.progress import Progress, silent
 from simkit.results import Fit, Trajectory
-from simkit.store.atomic import refuse_existing, write_whole
+from simkit.store.atomic import refuse_existing, written_whole
 from simkit.store.flat import attributes, flat_tables
 from simkit.store.schema import CONVENTIONS, to_link_name
+from simkit.store.streaming import file_under_hdf5
+from simkit.stored import StoredArray, member_blocks
 from simkit.tabular import Column, FlatTable
 
 
@@ -26,7 +29,11 @@ class MissingPackage(ImportError):
 
 
 def export_csv(
-    result: Trajectory | Fit, folder: str | os.PathLike[str], *, overwrite: bool = False
+    result: Trajectory | Fit,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write each table of a result as a CSV file (RFC 4180, UTF-8) and return the files.
 
@@ -39,24 +46,29 @@ def export_csv(
 
     - `folder`: made where it is missing.
     - `overwrite`: whether files of these names that are there are replaced.
+    - `progress`: told the members of a large ensemble that are written.
 
     Raises `FileExistsError` before anything is written, and `OSError`.
     """
     folder = Path(folder)
     tables = flat_tables(result)
-    files = {folder / f"{table.name}.csv": table_lines(table) for table in tables}
+    files = {folder / f"{table.name}.csv": table_lines(table, progress) for table in tables}
     files[folder / COLUMNS_FILE] = _column_lines(tables)
     files[folder / ATTRIBUTES_FILE] = _attribute_lines(result)
     for path in files:
         refuse_existing(path, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     for path, lines in files.items():
-        write_whole(path, as_csv(lines), overwrite=overwrite)
+        write_csv(path, lines, overwrite=overwrite)
     return list(files)
 
 
 def export_netcdf(
-    result: Trajectory | Fit, path: str | os.PathLike[str], *, overwrite: bool = False
+    result: Trajectory | Fit,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> Path:
     """Write a result as one netCDF-4 file with a group for each table; return the path.
 
@@ -67,6 +79,7 @@ def export_netcdf(
 
     - `path`: the file; its folder must exist.
     - `overwrite`: whether a file that is there is replaced, when the new one is complete.
+    - `progress`: told the members of a large ensemble that are written.
 
     Raises `FileExistsError`, `OSError`, and `MissingPackage` without h5netcdf.
     """
@@ -75,14 +88,14 @@ def export_netcdf(
 
     target = Path(os.path.realpath(path))
     refuse_existing(target, overwrite)
-    image = io.BytesIO()
-    with h5netcdf.File(image, "w") as file:
+    with file_under_hdf5(target, overwrite) as (sink, check), h5netcdf.File(sink, "w") as file:
         file.attrs["Conventions"] = CONVENTIONS
         for table in flat_tables(result):
-            _write_group(file.create_group(table.name), table)
+            for done, size in _write_group(file.create_group(table.name), table):
+                check()
+                progress(done, size, f"writing {table.name}")
         for name, values in attributes(result).items():
             _write_attributes(file, name, values)
-    write_whole(target, image.getvalue(), overwrite=overwrite)
     return Path(path)
 
 
@@ -97,15 +110,34 @@ def require_netcdf() -> None:
         ) from None
 
 
-def table_lines(table: FlatTable) -> Iterator[list[Any]]:
+def table_lines(table: FlatTable, progress: Progress = silent) -> Iterator[list[Any]]:
     """The lines of a table as CSV: a heading, then one for each combination of labels."""
     yield [column.name for column in (*table.axes, *table.columns)]
-    columns = [column.values.ravel().tolist() for column in table.columns]
-    shape = table.columns[0].values.shape
     labels = [axis.values.tolist() for axis in table.axes]
-    for row, place in enumerate(np.ndindex(shape)):
-        axes = (known[index] for known, index in zip(labels, place, strict=True))
-        yield [*axes, *(values[row] for values in columns)]
+    for rows in _blocks(table):
+        parts = [_part(column.values, rows) for column in table.columns]
+        columns = [part.ravel().tolist() for part in parts]
+        some = [labels[0][rows], *labels[1:]] if labels else []
+        for row, place in enumerate(np.ndindex(parts[0].shape)):
+            axes = (known[index] for known, index in zip(some, place, strict=True))
+            yield [*axes, *(values[row] for values in columns)]
+        if labels:
+            progress(rows.stop, len(labels[0]), f"writing {table.name}")
+
+
+def _blocks(table: FlatTable) -> Iterator[slice]:
+    """Rows of the first axis that fit into memory together."""
+    stored = [c.values for c in table.columns if isinstance(c.values, StoredArray)]
+    if stored:
+        yield from member_blocks(stored[0], len(stored))
+    else:
+        yield slice(0, table.axes[0].values.size if table.axes else None)
+
+
+def _part(values: Any, rows: slice) -> np.ndarray:
+    if isinstance(values, StoredArray):
+        return values.part(rows, slice(None))
+    return values[rows] if values.ndim else values
 
 
 def _column_lines(tables: list[FlatTable]) -> Iterator[list[Any]]:
@@ -122,21 +154,35 @@ def _attribute_lines(result: Trajectory | Fit) -> Iterator[list[Any]]:
             yield [table, name, value]
 
 
-def as_csv(lines: Iterator[list[Any]]) -> bytes:
-    """Lines as CSV (RFC 4180) in UTF-8."""
-    text = io.StringIO(newline="")
-    # Python writes a float with as many digits as it takes to read it back.
-    csv.writer(text).writerows(lines)
-    return text.getvalue().encode("utf-8")
+def write_csv(target: Path, lines: Iterator[list[Any]], *, overwrite: bool = False) -> None:
+    """Write lines as a CSV file (RFC 4180) in UTF-8, which is whole or not there.
+
+    Raises `FileExistsError` and `OSError`.
+    """
+    with written_whole(target, overwrite) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        # Python writes a float with as many digits as it takes to read it back.
+        csv.writer(text).writerows(lines)
+        text.detach()  # the text goes to the stream, which stays open
 
 
-def _write_group(group: Any, table: FlatTable) -> None:
+def _write_group(group: Any, table: FlatTable) -> Iterator[tuple[int, int]]:
+    """Yields how many rows of how many are written."""
     group.dimensions = {axis.name: axis.values.size for axis in table.axes}
     names = tuple(group.dimensions)
     for axis in table.axes:
         _write_variable(group, axis.name, (axis.name,), axis)
+    variables: list[tuple[Any, StoredArray]] = []
     for column in table.columns:
-        _write_variable(group, _variable_name(column.name, names), names, column)
+        made = _write_variable(group, _variable_name(column.name, names), names, column)
+        if isinstance(column.values, StoredArray):
+            variables.append((made, column.values))
+    if not variables:
+        return
+    for rows in _blocks(table):
+        for variable, values in variables:
+            variable[rows] = values.part(rows, slice(None))
+        yield rows.stop, table.axes[0].values.size
 
 
 def _variable_name(name: str, axes: tuple[str, ...]) -> str:
@@ -145,7 +191,8 @@ def _variable_name(name: str, axes: tuple[str, ...]) -> str:
     return link if link and link not in axes else to_link_name(name)
 
 
-def _write_variable(group: Any, name: str, axes: tuple[str, ...], column: Column) -> None:
+def _write_variable(group: Any, name: str, axes: tuple[str, ...], column: Column) -> Any:
+    """A variable with its values, but for those that stay in a file."""
     values = column.values
     marked = {}
     if values.dtype.kind == "U":
@@ -155,12 +202,14 @@ def _write_variable(group: Any, name: str, axes: tuple[str, ...], column: Column
     else:
         if values.dtype.kind == "b":
             values, marked = values.astype(np.int8), {"dtype": "bool"}
-        variable = group.create_variable(name, axes, dtype=values.dtype)
-        if values.size:
+        chunks = values.chunks if isinstance(values, StoredArray) else None
+        variable = group.create_variable(name, axes, dtype=values.dtype, chunks=chunks)
+        if not isinstance(values, StoredArray) and values.size:
             variable[...] = values
     for key, text in {"long_name": column.description, "units": column.unit, **marked}.items():
         if text:
             variable.attrs[key] = text
+    return variable
 
 
 def _write_attributes(file: Any, table: str, values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from simkit.results import Fit, Trajectory
 from simkit.store.schema import FieldSchema, Form, axes_of, schema_of
+from simkit.stored import StoredArray, as_array
 from simkit.tabular import Column, FlatTable
 
 
@@ -92,7 +93,7 @@ def _places(place: _Place) -> Iterator[_Place]:
 _FOR_EACH_SOLVE = {(): "solve", ("member",): "members"}
 """Tables of a trajectory that gather what there is once, or once for each member."""
 
-_Entry = tuple[FieldSchema, str | None, np.ndarray]
+_Entry = tuple[FieldSchema, str | None, np.ndarray | StoredArray]
 """A field, the name within it or `None`, and the values."""
 
 
@@ -104,7 +105,7 @@ def _by_axes(place: _Place) -> dict[tuple[str, ...], list[_Entry]]:
         if field.form is Form.ARRAY and not field.coordinate:
             entries = [(field, None, np.asarray(value))]
         elif field.form is Form.ARRAYS_BY_NAME:
-            entries = [(field, name, np.asarray(array)) for name, array in value.items()]
+            entries = [(field, name, as_array(array)) for name, array in value.items()]
         elif field.form is Form.DRAWS:
             # As ArviZ has them: one chain, a column for each parameter.
             names = place.value.name.tolist()

@@ -98,10 +98,8 @@ class _Sink(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def hdf5_on_disk(
-    target: Path, overwrite: bool, options: dict[str, Any]
-) -> Iterator[tuple[h5py.File, "_Check"]]:
-    """An HDF5 file that is moved into place when it is whole, and a check to call now and then.
+def file_under_hdf5(target: Path, overwrite: bool) -> Iterator[tuple[io.RawIOBase, "_Check"]]:
+    """What HDF5 may write to, moved into place when it is whole, and a check for its errors.
 
     **Raises:** what went wrong with writing, as for a full disk, from the check or at the end.
     """
@@ -109,12 +107,23 @@ def hdf5_on_disk(
         sink = _Sink(stream)
         check = _Check(sink)
         try:
-            with h5py.File(sink, "w", **options) as file:
-                yield file, check
+            yield sink, check
         except Exception:
             check()  # the error of the disk is the cause of what HDF5 says
             raise
         check()
+
+
+@contextlib.contextmanager
+def hdf5_on_disk(
+    target: Path, overwrite: bool, options: dict[str, Any]
+) -> Iterator[tuple[h5py.File, "_Check"]]:
+    """An HDF5 file as [`file_under_hdf5`][simkit.store.streaming.file_under_hdf5] has it."""
+    with (
+        file_under_hdf5(target, overwrite) as (sink, check),
+        h5py.File(sink, "w", **options) as file,
+    ):
+        yield file, check
 
 
 class _Check:

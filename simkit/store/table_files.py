@@ -8,7 +8,7 @@ import h5py
 
 from simkit.store.atomic import refuse_existing, write_whole
 from simkit.store.datasets import write_array, write_attribute, write_scale
-from simkit.store.export import as_csv, table_lines
+from simkit.store.export import table_lines, write_csv
 from simkit.store.schema import CONVENTIONS, Form, to_link_name
 from simkit.tabular import Column, FlatTable
 
@@ -30,7 +30,7 @@ def save_tables(
         for target in files:
             refuse_existing(target, overwrite)
         for target, table in files.items():
-            write_whole(target, as_csv(table_lines(table)), overwrite=overwrite)
+            write_csv(target, table_lines(table), overwrite=overwrite)
         return list(files)
     refuse_existing(path, overwrite)
     with h5py.File("tables", "w", driver="core", backing_store=False) as file:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from simkit.cli.commands.files import loaded_result, tell_written
+from simkit.cli.commands.files import opened_result, tell_written
 from simkit.cli.options import (
     json_option,
     max_bytes_option,
@@ -45,7 +45,9 @@ def export(
     as_json: bool,
 ) -> None:
     """Write all tables of a result FILE as CSV or netCDF."""
+    from simkit.progress import terminal_progress
     from simkit.store import export as exporting
+    from simkit.store.schema import StoreError
 
     folder = form == "csv"
     target = output or (
@@ -61,14 +63,20 @@ def export(
     try:
         if not folder:
             exporting.require_netcdf()
-        result = loaded_result(file, max_bytes)
+        result = opened_result(file, max_bytes, survey=False)
         make_folder(target if folder else target.parent)
-        if folder:
-            written = exporting.export_csv(result, target, overwrite=overwrite)
-        else:
-            written = [exporting.export_netcdf(result, target, overwrite=overwrite)]
+        with terminal_progress() as progress:
+            if folder:
+                written = exporting.export_csv(
+                    result, target, overwrite=overwrite, progress=progress
+                )
+            else:
+                whole = exporting.export_netcdf(
+                    result, target, overwrite=overwrite, progress=progress
+                )
+                written = [whole]
     except FileExistsError as error:
         raise already_there(error) from None
-    except exporting.MissingPackage as error:
+    except (exporting.MissingPackage, StoreError) as error:
         raise bad_input(str(error)) from None
     tell_written("files", [str(path) for path in written], as_json)

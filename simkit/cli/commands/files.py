@@ -140,17 +140,6 @@ def tell_written(kind: str, written: Any, as_json: bool) -> None:
         click.echo(path)
 
 
-def loaded_result(file: Path, max_bytes: int | None = None) -> "Trajectory | Fit":
-    """The result of a file, of at most so many bytes in memory.
-
-    Ends with exit code 2 where it cannot be read.
-    """
-    from simkit.store.reader import load
-
-    with _readable(file):
-        return load(file, max_bytes=max_bytes)
-
-
 def opened_result(
     file: Path, max_bytes: int | None = None, *, survey: bool = True
 ) -> "Trajectory | Fit":
