@@ -27,15 +27,16 @@ test: $(STAMP) check browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=40 --durations-min=5
 	$(BIN)/python -m pytest -m alone --durations=10
 
-# A browser for the tests of the report, where the distribution has one and this user may
-# install it; without it those tests are skipped.
+# A browser for the tests of the report and h5dump for those of result files, where the
+# distribution has them and this user may install them; without them those tests are skipped.
+FOREIGN := chromium chromium-driver hdf5-tools
 browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v h5dump >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	    && { timeout 300 apt-get install -y chromium chromium-driver \
-	      || { timeout 120 apt-get update && timeout 300 apt-get install -y chromium chromium-driver; }; } \
+	    && { timeout 300 apt-get install -y $(FOREIGN) \
+	      || { timeout 120 apt-get update && timeout 300 apt-get install -y $(FOREIGN); }; } \
 	      >/dev/null 2>&1 </dev/null; } \
-	  || echo "There is no Chromium to be had here: the tests of the report in a browser are skipped."
+	  || echo "Chromium or h5dump are not to be had here: tests that ask them are skipped."
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
