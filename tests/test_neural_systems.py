@@ -17,8 +17,7 @@ from systems.base import (
 from systems.neural import HybridVectorField, NeuralVectorField
 from systems.pharmacology import OneCompartmentMichaelisMenten
 
-
-NETWORK_KEY = jax.random.key(7)
+from .helpers_systems import EXAMPLES, NETWORK_KEY, PAIR, field
 
 
 def test_a_hybrid_names_the_parameters_of_its_law_with_dots():
