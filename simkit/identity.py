@@ -26,10 +26,21 @@ def case_facts(command: str, loaded: LoadedCase) -> dict[str, Any]:
     """The facts of a run of a case: its tables, the data, the versions."""
     tables = json.loads(resolved_json(loaded.case))
     facts = {name: value for name, value in tables.items() if name not in _AFTERWARDS}
-    data = getattr(loaded.case, "data", None)  # a molecular case has none
-    if data is not None:
-        facts["content"] = {data.file: _digest((loaded.folder / data.file).read_bytes())}
+    files = _files_of(loaded.case)
+    if files:
+        content = {name: _digest((loaded.folder / name).read_bytes()) for name in files}
+        facts["content"] = content
     return {"command": command, **facts, "versions": versions()}
+
+
+def _files_of(case: Any) -> list[str]:
+    """The files that a case names: data, or those of a molecular case."""
+    molecules = getattr(case, "molecules", None)
+    if molecules is None:
+        return [] if case.data is None else [case.data.file]
+    tables = (molecules, *molecules.terms)
+    names = [molecules.file, *(getattr(table.potential, "file", None) for table in tables)]
+    return [name for name in names if name is not None]
 
 
 def result_facts(configuration: str) -> dict[str, Any]:

@@ -9,15 +9,16 @@ import msgspec
 import pytest
 
 import systems
-from simkit.config.molecular import Langevin
+from simkit.config.molecular_methods import Langevin
 from simkit.config.molecular_reader import read_molecular_case
+from simkit.config.molecular_terms import LennardJones
 from simkit.config.schema import Case
 from systems.base import parameter_declarations, state_names
 
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = ["lynx_hare", "influenza", "theophylline"]
-MOLECULES = ["argon"]
+MOLECULES = ["argon", "kob_andersen"]
 each_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -137,5 +138,19 @@ def test_structure_factor_of_argon():
     assert sum(found[-50:]) / 50 == pytest.approx(1.0, abs=0.005)
     case = read_molecular_case(folder / "case.toml").case
     assert case.molecules.density == pytest.approx(0.02130)
+    assert case.dynamics is not None
     assert isinstance(case.dynamics.method, Langevin)
     assert case.dynamics.method.temperature == pytest.approx(85.0)
+
+
+def test_the_mixture_of_kob_and_andersen():
+    folder = DATA / "kob_andersen"
+    assert "Where the numbers were published" in (folder / "SOURCE.txt").read_text()
+    case = read_molecular_case(folder / "case.toml").case
+    first, second = case.molecules.species
+    assert first.count is not None and second.count is not None
+    assert first.count / (first.count + second.count) == pytest.approx(0.8, abs=0.001)
+    assert isinstance(case.molecules.potential, LennardJones)
+    assert case.molecules.potential.epsilon == ((1.0, 1.5), (1.5, 0.5))
+    assert case.molecules.potential.sigma == ((1.0, 0.8), (0.8, 0.88))
+    assert case.molecules.density == 1.2

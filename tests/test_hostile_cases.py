@@ -21,13 +21,14 @@ from click.testing import CliRunner
 
 from simkit.cli.application import cli
 from simkit.config.errors import CaseError
-from simkit.config.molecular_reader import is_molecular
+from simkit.config.molecular_reader import is_molecular, parse_molecular_case
 from simkit.config.reader import parse_case
 from simkit.config.table import read_measurements
 
 
 ROOT = Path(__file__).parent.parent
-CASES = sorted(path for path in (ROOT / "data").glob("*/case.toml") if not is_molecular(path))
+CASES = sorted((ROOT / "data").glob("*/case.toml"))
+MOLECULAR = {path for path in CASES if is_molecular(path)}
 EXAMPLES = int(os.environ.get("SIMKIT_MUTATIONS", "100"))
 MOST_SECONDS = 2.0
 SETTINGS = hypothesis.settings(
@@ -124,9 +125,9 @@ def _document(values: dict[str, Any]) -> str:
 
 
 @st.composite
-def changed_cases(draw: st.DrawFn) -> tuple[Path, str]:
+def changed_cases(draw: st.DrawFn, cases: list[Path] = CASES) -> tuple[Path, str]:
     """A committed case with one to three changes, and its text."""
-    path = draw(st.sampled_from(CASES))
+    path = draw(st.sampled_from(cases))
     values = tomllib.loads(path.read_text())
     for _ in range(draw(st.integers(1, 3))):
         _change(draw, values)
@@ -184,9 +185,12 @@ def _check(text: str, path: Path) -> list[str]:
     """What is wrong, as `simkit check` finds it without making a system of the user's own."""
     began = time.process_time()
     try:
-        loaded = parse_case(text, path)
-        if loaded.case.data is not None:
-            read_measurements(loaded)
+        if path in MOLECULAR:
+            parse_molecular_case(text, path)
+        else:
+            loaded = parse_case(text, path)
+            if loaded.case.data is not None:
+                read_measurements(loaded)
         found = []
     except CaseError as error:
         found = [str(error)]
@@ -201,6 +205,13 @@ def _check(text: str, path: Path) -> list[str]:
 @SETTINGS
 @hypothesis.given(changed=changed_cases())
 def test_changed_cases_give_a_sentence_or_are_well(changed: tuple[Path, str]) -> None:
+    path, text = changed
+    _check(text, path)
+
+
+@SETTINGS
+@hypothesis.given(changed=changed_cases(sorted(MOLECULAR)))
+def test_changed_molecular_cases_give_a_sentence_or_are_well(changed: tuple[Path, str]) -> None:
     path, text = changed
     _check(text, path)
 

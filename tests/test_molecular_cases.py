@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import jsonschema
 import msgspec
 import numpy as np
@@ -12,21 +15,36 @@ import pytest
 
 from simkit.cli.outcomes import SCHEMA_FILE
 from simkit.config.errors import CaseError
-from simkit.config.molecular import CutOff, Method, MolecularCase, Potential
+from simkit.config.molecular import MolecularCase
+from simkit.config.molecular_methods import Barostat, Method, Minimiser, Thermostat
 from simkit.config.molecular_reader import (
     find_molecular_errors,
     is_molecular,
     read_molecular_case,
 )
-from simkit.molecular.case_problem import build_method, build_problem
+from simkit.config.molecular_terms import CutOff, ManyBody, Pair
+from simkit.importers.xyz import Structure, write_xyz
+from simkit.molecular.case_problem import build_method, build_minimiser, build_problem
 from simkit.molecular.simulation import segment_steps, simulate_molecules
 from simkit.molecular.simulation_files import load_molecules
+from simkit.molecular.trial import check_forces
 from simkit.progress import silent
 from simkit.segments import Checkpoint, Stopped
 from simkit.store.run_folder import begin
 from simkit.store.segments import segment_indices, segment_path
+from solvers.molecular.problem import MolecularProblem
+from solvers.molecular.start import initial_state
+from solvers.molecular.verlet import VelocityVerlet
+from systems.molecular.boxes import OpenBox
+from systems.molecular.corrections import TailCorrection
+from systems.molecular.cutoffs import Truncated
+from systems.molecular.mixing import waldman_hagler
+from systems.molecular.model import AbstractTerm, MolecularModel, PairTerm
+from systems.molecular.pair_sums import Evaluation
+from systems.molecular.pairwise import LennardJones, WeeksChandlerAndersen
 
 from .helpers_cli import LYNX_HARE, ROOT, run, write_case
+from .helpers_runs import kept_segments, serving, wait_for_segments
 
 
 ARGON = ROOT / "data" / "argon" / "case.toml"
@@ -179,6 +197,18 @@ def test_a_run_that_explodes_keeps_what_it_has(finished: Path, tmp_path: Path) -
     assert trajectory.message == values["message"]
 
 
+def test_where_the_time_of_a_run_went(finished: Path, tmp_path: Path) -> None:
+    words = ["-o", tmp_path / "out", "--profile", tmp_path / "profile", "--json"]
+    answer = run("simulate", finished / "case.toml", *words)
+    assert answer.exit_code == 0, answer.output
+    values = json.loads(answer.stdout)
+    _validate("simulate", values)
+    seconds = values["profile"]["seconds"]
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
+    assert min(seconds["run"], seconds["write"]) > 0
+    assert any(path.endswith("perfetto_trace.json.gz") for path in values["profile"]["files"])
+
+
 def test_mdanalysis_reads_what_the_command_wrote(finished: Path) -> None:
     mda = pytest.importorskip("MDAnalysis")
     path = finished / "out" / "trajectory.h5md"
@@ -190,10 +220,10 @@ def test_mdanalysis_reads_what_the_command_wrote(finished: Path) -> None:
 
 
 def test_the_case_of_argon_is_well(tmp_path: Path) -> None:
-    answer = run("check", ARGON)
+    answer = run("check", ARGON, "--static")
     assert answer.exit_code == 0, answer.output
     assert "256 particles of LennardJones by Langevin, 20000 steps" in answer.stdout
-    answer = run("check", ARGON, "--json")
+    answer = run("check", ARGON, "--static", "--json")
     _validate("check", json.loads(answer.stdout))
     case = read_molecular_case(ARGON)
     problem = build_problem(case.case)
@@ -225,6 +255,24 @@ def test_the_case_of_argon_is_well(tmp_path: Path) -> None:
         ),
         ("dynamics.segment=30", "expected a multiple of dynamics.save_every = 20"),
         ('dynamics.precision="half"', 'dynamics.precision is "half"'),
+        ("molecules.potential.epsilon=[1.0, 2.0]", "epsilon is a list of 2 numbers, expected"),
+        ("molecules.potential.sigma=[[1.0], 2.0]", "a list of rows of different lengths"),
+        ('molecules.file="start.xyz"', "molecules.file is given beside a lattice"),
+        ("molecules.packing={distance=0.9}", "molecules.packing is given beside a lattice"),
+        ("molecules.tail_correction=true", "expected a cut-off by Truncated or Switched"),
+        ('molecules.species=[{name="A", count=9}]', "has counts that come to 9, expected 108"),
+        ('molecules.species=[{name="A"}]', "molecules.species[0].count is missing"),
+        ("molecules.repeats=[3, 3]", "is a list of 2 values, expected one whole number or th"),
+        ("molecules.repeats=900", "makes 2916000000 particles, expected from 1 to 20000000"),
+        ('molecules.terms=[{potential={type="Tersoff", file="x"}}]', "which is not there"),
+        (
+            'molecules.terms=[{potential={type="SoftSphere"}}]',
+            "molecules.terms[0].cutoff is missing",
+        ),
+        (
+            'dynamics.method={type="MonteCarloBarostat", pressure=1.0}',
+            "dynamics.method.dynamics is missing",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(change: str, sentence: str, tmp_path: Path) -> None:
@@ -254,51 +302,220 @@ def test_a_mistake_ends_the_commands_with_nothing_written(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+PAIRS = {
+    "LennardJones": {}, "WeeksChandlerAndersen": {}, "SoftSphere": {}, "HarmonicSphere": {},
+    "Buckingham": {"repulsion": 9.0, "decay": 0.3, "dispersion": 1.0},
+    "Morse": {"depth": 1.0, "steepness": 2.0, "distance": 1.1},
+    "Yukawa": {"strength": 1.0, "screening": 2.0},
+}  # fmt: skip
+MANY_BODY = {"StillingerWeber": {}, "Tersoff": {"file": "si"}, "EmbeddedAtom": {"file": "cu"}}
+CUT_OFFS = {"Truncated": {}, "Shifted": {}, "ForceShifted": {}, "Switched": {"onset": 1.5}}
+STEP = {"time_step": 0.004}
+THERMOSTATS = {
+    "Langevin": {"temperature": 1.0, "friction": 1.0},
+    "NoseHooverChain": {"temperature": 1.0, "relaxation_time": 1.0, "length": 4},
+    "StochasticVelocityRescaling": {"temperature": 1.0, "relaxation_time": 1.0},
+}
+INNER = {"type": "Langevin", **STEP, **THERMOSTATS["Langevin"]}
+BAROSTATS = {
+    "MonteCarloBarostat": {"dynamics": INNER, "pressure": 1.0, "flexible": True},
+    "StochasticCellRescaling": {
+        "dynamics": INNER, "pressure": 1.0, "relaxation_time": 1.0, "compressibility": 0.1
+    },
+}  # fmt: skip
+MINIMISERS = {"FIRE": {"with_box": True}, "LBFGS": {"memory": 5}}
+
+
+def _case(molecules: dict[str, Any], dynamics: dict[str, Any], **more: Any) -> MolecularCase:
+    molecules = {"lattice": "fcc", "repeats": 3, "density": 0.8, **molecules}
+    dynamics = {"steps": 10, "temperature": 1.0, **dynamics}
+    tables = {"molecules": molecules, "dynamics": dynamics, **more}
+    values = {"schema": 1, "title": "t", **tables}
+    return msgspec.convert(values, MolecularCase, strict=True)
+
+
+def test_a_fit_on_the_command_line_says_where_it_is(tmp_path: Path) -> None:
+    answer = run("fit", write_case(tmp_path, SMALL), "-o", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert "sk.molecular.fit_averages and match_forces do." in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_type_of_a_case_is_a_class() -> None:
     """With the same arguments."""
-    pairs = {
-        "LennardJones": {}, "WeeksChandlerAndersen": {}, "SoftSphere": {},
-        "Buckingham": {"repulsion": 9.0, "decay": 0.3, "dispersion": 1.0},
-        "Morse": {"depth": 1.0, "steepness": 2.0, "distance": 1.1},
-        "Yukawa": {"strength": 1.0, "screening": 2.0},
-    }  # fmt: skip
-    cut_offs = {
-        "Truncated": {}, "Shifted": {}, "ForceShifted": {}, "Switched": {"onset": 1.5}
-    }  # fmt: skip
     methods = {
-        "VelocityVerlet": {}, "Langevin": {"temperature": 1.0, "friction": 1.0},
-        "NoseHooverChain": {"temperature": 1.0, "relaxation_time": 1.0, "length": 4},
-        "StochasticVelocityRescaling": {"temperature": 1.0, "relaxation_time": 1.0},
-    }  # fmt: skip
-    for union, tables in ((Potential, pairs), (CutOff, cut_offs), (Method, methods)):
+        **{name: {**STEP, **options} for name, options in THERMOSTATS.items()},
+        "VelocityVerlet": STEP,
+        "Brownian": INNER,
+        **BAROSTATS,
+    }
+    for union, tables in (
+        (Pair, PAIRS), (ManyBody, MANY_BODY), (CutOff, CUT_OFFS), (Thermostat, THERMOSTATS),
+        (Barostat, BAROSTATS), (Method, methods), (Minimiser, MINIMISERS),
+    ):  # fmt: skip
         assert {kind.__name__ for kind in union.__args__} == set(tables)
-    base = {"schema": 1, "title": "t"}
-    molecules = {"lattice": "fcc", "repeats": 3, "density": 0.8}
-
-    def case(pair: str, cut_off: str | None, method: str) -> MolecularCase:
-        tables = {**molecules, "potential": {"type": pair, **pairs[pair]}}
-        if cut_off is not None:
-            tables["cutoff"] = {"type": cut_off, "radius": 2.0, **cut_offs[cut_off]}
-        moves = {"type": method, "time_step": 0.004, **methods[method]}
-        dynamics = {"method": moves, "steps": 10, "temperature": 1.0}
-        return msgspec.convert(
-            {**base, "molecules": tables, "dynamics": dynamics}, MolecularCase, strict=True
-        )
-
-    def term_of(made: MolecularCase) -> Any:
-        return build_problem(made).model.terms[0]
-
-    for pair in pairs:
-        if pair == "WeeksChandlerAndersen":
-            found = term_of(case(pair, None, "Langevin")).pair
-        else:
-            found = term_of(case(pair, "Shifted", "Langevin")).pair.pair
-        assert type(found).__name__ == pair
-    for cut_off in cut_offs:
-        term = term_of(case("Morse", cut_off, "Langevin"))
+    langevin = {"method": INNER}
+    for pair, options in PAIRS.items():
+        table: dict[str, Any] = {"potential": {"type": pair, **options}}
+        bounded = pair in ("WeeksChandlerAndersen", "HarmonicSphere")
+        if not bounded:
+            table["cutoff"] = {"type": "Shifted", "radius": 2.0}
+        found: Any = build_problem(_case(table, langevin)).model.terms[0]
+        assert type(found.pair if bounded else found.pair.pair).__name__ == pair
+    morse = {"type": "Morse", **PAIRS["Morse"]}
+    for cut_off, options in CUT_OFFS.items():
+        table = {"potential": morse, "cutoff": {"type": cut_off, "radius": 2.0, **options}}
+        term: Any = build_problem(_case(table, langevin)).model.terms[0]
         assert type(term.pair).__name__ == cut_off
         assert term.range == 2.0
-    for method in methods:
-        built = build_method(case("Morse", "Shifted", method))
+    for method, options in methods.items():
+        case = _case({"potential": morse}, {"method": {**options, "type": method}})
+        built: Any = build_method(case)
         assert type(built).__name__ == method
         assert float(built.duration) == 0.004
+        if method in BAROSTATS:
+            assert type(built.dynamics).__name__ == "Langevin"
+            assert built.flexible is options.get("flexible", False)
+    for method, options in MINIMISERS.items():
+        table = {"method": {"type": method, **options}}
+        built = build_minimiser(_case({"potential": morse}, langevin, minimisation=table))
+        assert type(built).__name__ == method
+        assert (built.with_box, getattr(built, "memory", 5)) == (method == "FIRE", 5)
+
+
+def test_a_mixture_of_several_terms_is_their_sum() -> None:
+    mixed = {"type": "LennardJones", "epsilon": [1.0, 0.5], "sigma": [1.0, 0.9],
+             "mixing": "waldman_hagler"}  # fmt: skip
+    table = {
+        "potential": mixed,
+        "cutoff": {"type": "Truncated", "radius": 2.2},
+        "tail_correction": True,
+        "terms": [{"potential": {"type": "WeeksChandlerAndersen", "sigma": 0.9}}],
+        "species": [{"name": "A", "mass": 2.0, "count": 40}, {"name": "B", "count": 68}],
+    }
+    problem = build_problem(_case(table, {"method": INNER}))
+    species = np.asarray(problem.model.species)
+    assert np.bincount(species).tolist() == [40, 68]
+    assert not np.all(np.diff(species) >= 0)
+    np.testing.assert_array_equal(problem.model.masses, np.where(species == 0, 2.0, 1.0))
+    whole = Truncated(
+        LennardJones(np.array([1.0, 0.5]), np.array([1.0, 0.9]), waldman_hagler), 2.2
+    )
+    others = [
+        PairTerm(whole),
+        TailCorrection(whole, 2),
+        PairTerm(WeeksChandlerAndersen(1.0, 0.9)),
+    ]
+    models = [MolecularModel(one, problem.model.masses, species=species) for one in others]
+
+    @eqx.filter_jit
+    def energies(models: Any) -> Any:
+        return [model.energy(problem.positions, problem.box) for model in models]
+
+    found, *parts = energies([problem.model, *models])
+    np.testing.assert_allclose(found, sum(map(float, parts)), rtol=1e-12)
+    assert float(parts[1]) < -1.0
+
+
+def test_a_start_from_a_file(tmp_path: Path) -> None:
+    positions = np.array([[0.1, 0.2, 0.3], [2.0, 0.0, 0.0], [0.0, 2.5, 9.0]])
+    lattice = np.diag([6.0, 7.0, 8.0])
+    write_xyz(
+        tmp_path / "start.xyz",
+        [
+            Structure(("B", "A", "B"), positions + shift, lattice, (True, True, True))
+            for shift in (0, 1)
+        ],
+    )
+    table = {"lattice": None, "repeats": None, "density": None, "file": "start.xyz",
+             "structure": 1, "potential": {"type": "WeeksChandlerAndersen"},
+             "species": [{"name": "A"}, {"name": "B", "mass": 3.0}]}  # fmt: skip
+    problem = build_problem(_case(table, {"method": INNER}), tmp_path)
+    np.testing.assert_array_equal(problem.positions, positions + 1)
+    np.testing.assert_array_equal(problem.model.species, [1, 0, 1])
+    np.testing.assert_array_equal(problem.model.masses, [3.0, 1.0, 3.0])
+    np.testing.assert_array_equal(problem.box.vectors(), lattice)
+    for change, sentence in (
+        ({"structure": 2}, "molecules.file: .* has no structure 2, counted from 0"),
+        ({"species": [{"name": "A"}]}, "The symbol 'B' is not among A"),
+        ({"species": []}, "molecules.species is missing, and .* has the symbols A, B"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            build_problem(_case({**table, **change}, {"method": INNER}), tmp_path)
+    (tmp_path / "start.xyz").write_text("2\n\nA 0 0 0\nA 1 0 nan\n")
+    with pytest.raises(ValueError, match=r"molecules.file: .*start.xyz, line 4"):
+        build_problem(_case({**table, "structure": 0}, {"method": INNER}), tmp_path)
+    write_xyz(tmp_path / "start.xyz", Structure(("A",), positions[:1]), overwrite=True)
+    barostat = {"type": "MonteCarloBarostat", **BAROSTATS["MonteCarloBarostat"]}
+    with pytest.raises(ValueError, match=r"dynamics\.method needs a periodic box"):
+        build_problem(_case({**table, "structure": 0}, {"method": barostat}), tmp_path)
+
+
+def test_a_check_tries_forces_and_steps(tmp_path: Path) -> None:
+    answer = run("check", write_case(tmp_path, SMALL), "--json")
+    assert answer.exit_code == 0, answer.output
+    values = json.loads(answer.stdout)
+    _validate("check", values)
+    trial = values["trial"]
+    assert (trial["particles"], trial["forces"]["atoms"], trial["steps"]) == (108, 8, 50)
+    assert trial["forces"]["wrong"] == []
+    assert trial["forces"]["worst"]["relative_difference"] < 1e-4
+    assert trial["energy_wander"] < 0.01
+    assert trial["warnings"] == []
+    np.testing.assert_allclose(trial["closest"]["distance"], (4 / 0.8) ** (1 / 3) / 2**0.5)
+    words = ["--set", "dynamics.method.time_step=0.03", "--set", "dynamics.temperature=3.0"]
+    answer = run("check", tmp_path / "case.toml", *words)
+    assert answer.exit_code in (0, 3)
+    assert "0.03 is too long" in answer.stderr or "exploded" in answer.stderr
+
+
+def test_a_check_names_atoms_that_overlap(tmp_path: Path) -> None:
+    positions = np.array([[0.0, 0, 0], [3.0, 0, 0], [3.05, 0, 0]])
+    structure = Structure(("A",) * 3, positions, np.eye(3) * 8, (True, True, True))
+    write_xyz(tmp_path / "start.xyz", structure)
+    crystal = 'lattice = "fcc"\nrepeats = 3\ndensity = 0.8\n'
+    path = write_case(tmp_path, SMALL.replace(crystal, 'file = "start.xyz"\n'))
+    answer = run("check", path)
+    assert answer.exit_code == 2
+    assert "Atoms 1 and 2 overlap at the start: they are 0.05 apart" in answer.stderr
+    answer = run("simulate", path, "-o", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert "Atoms 1 and 2 overlap" in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+class _Wrong(AbstractTerm):
+    """A term of which the force on one atom is wrong."""
+
+    def evaluate(self, positions: Any, species: Any, box: Any, neighbours: Any) -> Evaluation:
+        del species, box, neighbours
+        forces = -2 * positions
+        forces = forces.at[2].multiply(1.01)
+        return Evaluation(energy=jnp.sum(positions**2), forces=forces, virial=jnp.zeros((3, 3)))
+
+
+def test_a_wrong_force_is_found() -> None:
+    positions = np.random.default_rng(0).random((5, 3)) + 1
+    problem = MolecularProblem(MolecularModel(_Wrong(), np.ones(5)), positions, OpenBox())
+    found = check_forces(problem.model, initial_state(problem, VelocityVerlet(1e-3)))
+    assert found.atoms[found.wrong].tolist() == [2]
+    assert found.atoms[found.worst] == 2
+    np.testing.assert_allclose(found.relative_difference[found.worst], 0.01, rtol=0.02)
+
+
+def test_sigterm_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    """A real process."""
+    path = write_case(tmp_path, SMALL.replace("segment = 80", "segment = 20"))
+    words = ["simulate", path, "-o", tmp_path / "out", "--set", "dynamics.steps=2000"]
+    with serving(tmp_path, SIMKIT_CACHE="off") as server:
+        process = server.start(*words)
+        wait_for_segments(tmp_path / "out", 1)
+        process.signal(signal.SIGTERM)
+        assert process.wait(60) == 4, process.errors
+    assert "Error: stopped by SIGTERM with" in process.errors
+    assert "the same command with --resume goes on from there" in process.errors
+    assert 0 < len(kept_segments(tmp_path / "out")) < 100
+    answer = run(*words, "--resume")
+    assert answer.exit_code == 0, answer.output
+    trajectory = load_molecules(tmp_path / "out" / "trajectory.h5md")
+    assert trajectory.steps.tolist() == list(range(0, 2001, 20))

@@ -9,7 +9,9 @@ import msgspec
 import msgspec.inspect as schema_types
 
 from generation.docstrings import cell, table
-from simkit.config.molecular import CutOff, Method, MolecularCase, Potential
+from simkit.config.molecular import MolecularCase, PackingTable, SpeciesTable
+from simkit.config.molecular_methods import Method, Minimiser, Thermostat
+from simkit.config.molecular_terms import CutOff, Potential, TermTable
 from simkit.config.schema import Case, Distribution
 
 
@@ -39,17 +41,24 @@ _WORDS = {
 }
 _UNIONS = {
     Distribution: "[distribution](#distributions)",
-    Potential: "[pair energy](#pair-energies)",
+    Potential: "[potential](#potentials)",
     CutOff: "[cut-off](#cut-offs)",
     Method: "[method](#methods-of-dynamics)",
+    Thermostat: "[thermostat](#methods-of-dynamics)",
+    Minimiser: "[minimiser](#minimisers)",
 }
 _MOLECULAR = """\
 ## Molecular cases
 
-A case with the tables `molecules` and `dynamics` is a molecular one: `simkit simulate` runs it
-and writes an [H5MD file](../molecules.md#cases-and-files), `simkit check` looks at it. It has
-these keys and none of those above. A `type` is the name of a class in Python, and the keys
-beside it are its arguments.
+A case with the table `molecules`, and with `dynamics` or `minimisation` or both, is a molecular
+one: `simkit simulate` runs it and writes an [H5MD file](../molecules.md#cases-and-files),
+`simkit check` tries it. It has these keys and none of those above. A `type` is the name of a
+class in Python, and the keys beside it are its arguments.
+
+A parameter of a potential of pairs is one number for all pairs or, in a mixture, a symmetric
+matrix by species: a list of rows. Epsilon and sigma of `LennardJones` and
+`WeeksChandlerAndersen` may be lists with one number for each species, which are mixed by the
+rule `mixing`.
 """
 _ADDED = {
     "method": "An option that is left out has the default of the [method](methods.md).",
@@ -111,7 +120,16 @@ def _add_molecular(lines: list[str]) -> None:
         if inner is not None:
             lines += [f"### {field.name}", "", inspect.getdoc(inner.cls) or "", ""]
             _add_keys(lines, inner)
-    unions = {"Pair energies": Potential, "Cut-offs": CutOff, "Methods of dynamics": Method}
+    inner_tables = {"species": SpeciesTable, "packing": PackingTable, "terms": TermTable}
+    for name, kind in inner_tables.items():
+        lines += [f"### molecules.{name}", "", inspect.getdoc(kind) or "", ""]
+        _add_keys(lines, schema_types.type_info(kind))
+    unions = {
+        "Potentials": Potential,
+        "Cut-offs": CutOff,
+        "Methods of dynamics": Method,
+        "Minimisers": Minimiser,
+    }
     for heading, union in unions.items():
         kinds: Any = schema_types.type_info(union)
         lines += [f"### {heading}", ""]
@@ -145,6 +163,8 @@ def type_words(kind: Any) -> str:
         return _WORDS[type(kind)]
     if isinstance(kind, schema_types.UnionType):
         members: Any = kind.types
+        if not all(isinstance(item, schema_types.StructType) for item in members):
+            return _number_or_list(members)
         return _UNIONS[functools.reduce(operator.or_, (item.cls for item in members))]
     match kind:
         case schema_types.FloatType():
@@ -163,8 +183,18 @@ def type_words(kind: Any) -> str:
     raise TypeError(f"the documentation has no words for the type {kind!r}")
 
 
+def _number_or_list(members: Any) -> str:
+    """A number that may be given for each species, or each axis."""
+    lists = (schema_types.ListType, schema_types.VarTupleType)
+    plain = [_plain(item) for item in members]
+    (single,) = [item for item in plain if not isinstance(item, lists)]
+    (several,) = [item for item in plain if isinstance(item, lists)]
+    nested = isinstance(_plain(several.item_type), schema_types.UnionType)
+    return f"{type_words(single)}, or a list{' or matrix' if nested else ''} of them"
+
+
 def _plural(words: str) -> str:
-    return f"{words}s" if words == "number" else words
+    return f"{words}s" if words in ("number", "table") else words
 
 
 def _range(kind: Any) -> str:

@@ -90,6 +90,7 @@ _SECTIONS = {
     "Molecules: dynamics": (
         "sk.solvers.molecular",
         "MolecularProblem run_dynamics Progress MolecularTrajectory joined MolecularState "
+        "run_batch MolecularBatch "
         "MolecularError maxwell_boltzmann AbstractDynamics AbstractThermostat VelocityVerlet "
         "Langevin Brownian NoseHooverChain StochasticVelocityRescaling MonteCarloBarostat "
         "StochasticCellRescaling",

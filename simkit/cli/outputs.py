@@ -81,3 +81,14 @@ def make_folder(folder: Path) -> bool:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise bad_input(f"{folder} cannot be written to, expected a folder that can.")
     return is_new
+
+
+def make_folders(folder: Path, profile: Path | None) -> bool:
+    """Make the folders that are written to; whether that of the result is new."""
+    new_profile = profile is not None and make_folder(profile)
+    try:
+        return make_folder(folder)
+    except Failure:
+        if new_profile and profile is not None:
+            profile.rmdir()
+        raise

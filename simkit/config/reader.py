@@ -161,12 +161,13 @@ def read_values(
     """
     path = Path(path)
     text = _read_text(path)
-    return text, *_values(text, path, overrides)
+    return text, *parse_values(text, path, overrides)
 
 
-def _values(
+def parse_values(
     text: str, path: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], list[tuple[KeyPath, str]]]:
+    """Like [`read_values`][simkit.config.reader.read_values], for a text that is there."""
     values = _parse_toml(text, path)
     given: list[tuple[KeyPath, str]] = []
     for override in overrides:
@@ -179,7 +180,7 @@ def _values(
 def _examine(
     text: str, path: Path, overrides: Sequence[str]
 ) -> tuple[Case | None, Iterator[CaseError]]:
-    values, given = _values(text, path, overrides)
+    values, given = parse_values(text, path, overrides)
     mistakes = list(_mistakes(values))
     case = None if mistakes else convert(values)
     return case, (located(mistake, str(path), given) for mistake in mistakes)

@@ -25,6 +25,9 @@ from simkit.config.errors import (
 from simkit.config.schema import Case
 
 
+_LISTS = (schema_types.ListType, schema_types.VarTupleType, schema_types.TupleType)
+
+
 def find_structural_mistakes(values: Any, schema: type = Case) -> Iterator[Mistake]:
     """Every place where the values do not fit the schema of a case, in file order."""
     yield from _compare(values, _type_of(schema), ())
@@ -43,8 +46,10 @@ def _type_of(schema: type) -> schema_types.Type:
 def _compare(value: Any, kind: Any, path: KeyPath) -> Iterator[Mistake]:
     kind = _plain(kind)
     match kind:
-        case schema_types.UnionType():
+        case schema_types.UnionType() if _is_tagged(kind):
             yield from _compare_tagged(value, kind, path)
+        case schema_types.UnionType():
+            yield from _compare(value, _alternative(value, kind), path)
         case schema_types.StructType():
             yield from _compare_table(value, kind, path)
         case schema_types.DictType():
@@ -125,6 +130,18 @@ def _compare_tagged(value: Any, kind: Any, path: KeyPath) -> Iterator[Mistake]:
         yield from _compare_table(value, tables[value[tag_field]], path)
 
 
+def _is_tagged(kind: Any) -> bool:
+    return all(isinstance(item, schema_types.StructType) for item in kind.types)
+
+
+def _alternative(value: Any, kind: Any) -> Any:
+    """Of a single value and a list that may both stand somewhere, the one that came."""
+    members = [_plain(item) for item in kind.types]
+    lists = [item for item in members if isinstance(item, _LISTS)]
+    others = [item for item in members if not isinstance(item, _LISTS)]
+    return (lists if isinstance(value, list | tuple) else others)[0]
+
+
 def _fits(value: Any, kind: Any) -> bool:
     match kind:
         case schema_types.BoolType():
@@ -180,6 +197,8 @@ def _needed(kind: Any) -> str:
             return names(str(item) for item in kind.values)
         case schema_types.TupleType():
             return f"a list of {len(kind.item_types)} numbers"
+        case schema_types.UnionType() if not _is_tagged(kind):
+            return f"{_needed(_alternative(None, kind))}, or a list of such"
         case schema_types.ListType() | schema_types.VarTupleType():
             return f"a list with {_needed(_plain(kind.item_type))} in each place"
         case _:

@@ -12,6 +12,7 @@ import numpy as np
 
 from simkit.config.molecular_reader import LoadedMolecules, read_molecular_case
 from simkit.molecular.case_problem import build_method, build_problem
+from simkit.molecular.minimum import PREFIX, minimised, minimum_trajectory
 from simkit.molecular.simulation_state import decode_state, encode_state
 from simkit.precision import use_double_precision
 from simkit.progress import Progress, silent
@@ -24,6 +25,7 @@ from systems.molecular.units import Units
 
 
 _STATISTICS = "statistics."
+_TEXTS = ("message", "engine", "engine_reason")
 _FIELDS = (
     *("steps", "times", "positions", "velocities", "forces", "box_vectors", "volume"),
     *("potential_energy", "kinetic_energy", "temperature", "pressure_tensor"),
@@ -49,7 +51,7 @@ def simulate_molecules(
     progress: Progress = silent,
     checkpoint: Checkpoint | None = None,
 ) -> MolecularRun:
-    """Run the dynamics of a molecular case.
+    """Run a molecular case: its minimisation if it has one, then its dynamics.
 
     A run that went on from kept segments has the bits of one that was not stopped.
 
@@ -62,36 +64,45 @@ def simulate_molecules(
     **Returns:** the trajectory; of a run that explodes, what was computed before, and its
     `status` and `message` say so.
 
-    Raises `CaseError` for a mistake in the case, `Stopped` if the checkpoint asks to stop
-    and `OSError` if a segment cannot be kept.
+    Raises `CaseError` for a mistake in the case, `ValueError` for what only its files and
+    numbers show, such as atoms that overlap, `Stopped` if the checkpoint asks to stop and
+    `OSError` if a segment cannot be kept.
     """
     loaded = case if isinstance(case, LoadedMolecules) else read_molecular_case(case)
     use_double_precision()
-    problem, method = build_problem(loaded.case), build_method(loaded.case)
-    table = loaded.case.dynamics
+    problem, table = build_problem(loaded.case, loaded.folder), loaded.case.dynamics
+    model = problem.model
+    if table is None:
+        return MolecularRun(minimum_trajectory(problem, loaded.case, progress), model)
+    method = build_method(loaded.case)
 
     def advance(steps: int, state: Any, told: Callable[[Pace], Any]) -> MolecularTrajectory:
-        return run_dynamics(
-            problem,
+        start, statistics = problem, {}
+        if state is None and loaded.case.minimisation is not None:
+            start, statistics = minimised(problem, loaded.case, progress)
+        found = run_dynamics(
+            start,
             method,
             steps=steps,
             save_every=table.save_every,
             state=state,
             precision=table.precision,
+            engine=table.engine,
             save=table.save,
             progress=told,
             throw=False,
         )
+        return dataclasses.replace(found, statistics={**found.statistics, **statistics})
 
-    model = problem.model
     size = segment_steps(loaded)
     run = _Segments(advance, table.steps, size, progress, checkpoint, model.units)
     return MolecularRun(run.trajectory(), model)
 
 
 def segment_steps(loaded: LoadedMolecules) -> int:
-    """Steps that are kept together: whole numbers of frames."""
+    """Steps of the dynamics that are kept together: whole numbers of frames."""
     table = loaded.case.dynamics
+    assert table is not None
     if table.segment is not None:
         return table.segment
     return math.ceil(table.steps / MOST_SEGMENTS / table.save_every) * table.save_every
@@ -126,7 +137,10 @@ class _Segments:
                 segments.append(self.advance(steps, state, self._tell))
                 if self.checkpoint is not None:
                     self.checkpoint.folder.write(index, _as_arrays(segments[-1]))
-        return joined(*segments)
+        found = joined(*segments)
+        first = segments[0].statistics
+        start = {name: value for name, value in first.items() if name.startswith(PREFIX)}
+        return dataclasses.replace(found, statistics={**found.statistics, **start})
 
     def _kept(self) -> list[MolecularTrajectory]:
         """Segments that are there, up to the first that is missing."""
@@ -164,7 +178,7 @@ def _as_arrays(segment: MolecularTrajectory) -> dict[str, np.ndarray]:
     """A segment as arrays of numbers; its texts as bytes."""
     structure, arrays = encode_state(segment.state)
     values = {name: getattr(segment, name) for name in _FIELDS}
-    texts = {"structure": structure, "message": segment.message}
+    texts = {"structure": structure, **{name: getattr(segment, name) for name in _TEXTS}}
     return {
         **arrays,
         **{name: value for name, value in values.items() if value is not None},
@@ -175,12 +189,13 @@ def _as_arrays(segment: MolecularTrajectory) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], units: Units) -> MolecularTrajectory:
-    structure, message = (arrays[name].tobytes().decode() for name in ("structure", "message"))
+    texts = {name: arrays[name].tobytes().decode() for name in _TEXTS}
+    structure = arrays["structure"].tobytes().decode()
     return MolecularTrajectory(
         **{name: arrays.get(name) for name in _FIELDS},  # pyright: ignore[reportArgumentType]
         units=units,
         status=NAMES[int(arrays["status"])],
-        message=message,
+        **texts,
         state=decode_state(structure, arrays),
         statistics={
             name.removeprefix(_STATISTICS): value.item()

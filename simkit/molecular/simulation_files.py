@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def save_molecules(
     *,
     model: MolecularModel | None = None,
     title: str = "",
+    facts: Mapping[str, str] | None = None,
     provenance: Provenance | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -79,6 +81,8 @@ def save_molecules(
     - `path`: the file; its folder must exist.
     - `model`: of the run, for masses and species.
     - `title`: one line for people.
+    - `facts`: further texts that describe the run: `system`, `method`, and `species`, the
+      symbols of the species in their order.
     - `provenance`: where the trajectory comes from.
     - `overwrite`: whether a file that is already there is replaced.
 
@@ -106,10 +110,13 @@ def save_molecules(
             masses=None if model is None else np.asarray(model.masses),
             species=None if model is None else np.asarray(model.species),
             facts={
+                **(facts or {}),
                 "title": title,
                 "units": trajectory.units.name,
                 "status": trajectory.status,
                 "message": trajectory.message,
+                "engine": trajectory.engine,
+                "engine_reason": trajectory.engine_reason,
                 "state": structure,
             },
             restart={**arrays, **{k: np.asarray(float(v)) for k, v in statistics.items()}},
@@ -173,6 +180,8 @@ def load_with_provenance(
         status=status,
         message=message,
         state=decode_state(structure, arrays),
+        engine=stored.facts.get("engine", ""),
+        engine_reason=stored.facts.get("engine_reason", ""),
         statistics={
             key.removeprefix(mark): float(value)
             for key, value in stored.restart.items()

@@ -76,12 +76,14 @@ def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"array": name}
     if isinstance(value, tuple):
         return {"tuple": [_encode(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]}
-    if _CLASSES.get(type(value).__name__) is type(value):
+    # A list that an engine makes anew in its own way holds the same pairs.
+    kind = NeighbourList if isinstance(value, NeighbourList) else type(value)
+    if _CLASSES.get(kind.__name__) is kind:
         fields = {
             field.name: _encode(getattr(value, field.name), f"{name}.{field.name}", arrays)
             for field in dataclasses.fields(value)
         }
-        return {"class": type(value).__name__, "fields": fields}
+        return {"class": kind.__name__, "fields": fields}
     raise TypeError(
         f"{name} is a {type(value).__name__}, which no file of a molecular run can hold; "
         "expected arrays, tuples of them or a box."

@@ -1,7 +1,7 @@
 """All figures of a result, by name."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -45,12 +45,21 @@ def save_figures(
     and the same result gives the same bytes. Raises ValueError for a format other than
     png, svg and pdf, before anything is written.
     """
+    return save_all(lambda: all_figures(result), folder, formats)
+
+
+def save_all(
+    draw: Callable[[], Mapping[str, Figure]],
+    folder: str | os.PathLike[str],
+    formats: Sequence[str],
+) -> list[Path]:
+    """Like `save_figures`, for what a function draws."""
     folder = Path(folder)
     style.check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     # Each format gets figures of its own: the layout of one that was drawn before starts
     # from what it was, and would differ in the last digits.
-    drawn = {suffix: all_figures(result) for suffix in dict.fromkeys(formats)}
+    drawn = {suffix: draw() for suffix in dict.fromkeys(formats)}
     names = list(next(iter(drawn.values()), {}))
     return [
         style.save(drawn[suffix][name], folder / f"{name}.{suffix}")

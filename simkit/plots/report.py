@@ -7,10 +7,12 @@ result is escaped. The same result gives the same page byte for byte.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+
+from matplotlib.figure import Figure
 
 from simkit.plots import fit_tables, summary, trajectory_tables
 from simkit.plots.captions import Caption, fit_captions, trajectory_captions
@@ -95,10 +97,16 @@ def report_page(result: Trajectory | Fit, drawn: Mapping[str, bytes] | None = No
         else _trajectory_sections(result, drawn)
     )
     sections = {"Summary": _summary(result)} | sections
-    sections["Configuration"] = _configuration(result.provenance)
-    sections["Provenance"] = _provenance(result)
+    sections["Configuration"] = configuration(result.provenance)
+    engine = f"{result.engine}: {result.engine_reason}" if result.engine else ""
+    sections["Provenance"] = provenance(result.provenance, {"Solved by": engine})
+    return page(result.title, sections)
+
+
+def page(title: str, sections: Mapping[str, str]) -> str:
+    """A page of sections, each HTML under its heading; a word each, for the links."""
     return _PAGE.substitute(
-        title=escaped(" ".join(result.title.split()) or "Result"),
+        title=escaped(" ".join(title.split()) or "Result"),
         style=resources.files("simkit.plots").joinpath("report.css").read_text("utf-8"),
         links="\n".join(f'<li><a href="#{name.lower()}">{name}</a></li>' for name in sections),
         sections="\n".join(
@@ -148,10 +156,21 @@ def _trajectory_sections(
 
 
 def _summary(result: Trajectory | Fit) -> str:
-    kind = "good" if summary.succeeded(result) else "bad"
-    parts = [f'<p class="status {kind}">{escaped(summary.headline(result))}</p>']
-    parts += [f"<p>{escaped(sentence)}</p>" for sentence in summary.sentences(result)]
-    warnings = summary.warnings(result)
+    return outcome(
+        summary.succeeded(result),
+        summary.headline(result),
+        summary.sentences(result),
+        summary.warnings(result),
+    )
+
+
+def outcome(
+    succeeded: bool, headline: str, sentences: Sequence[str], warnings: Sequence[str]
+) -> str:
+    """What came of a run, as HTML."""
+    kind = "good" if succeeded else "bad"
+    parts = [f'<p class="status {kind}">{escaped(headline)}</p>']
+    parts += [f"<p>{escaped(sentence)}</p>" for sentence in sentences]
     if warnings:
         items = "\n".join(f"<li>{escaped(warning)}</li>" for warning in warnings)
         title = "<strong>Warnings</strong>"
@@ -166,8 +185,21 @@ def _figures(
     drawn: Mapping[str, bytes] | None,
 ) -> str:
     if drawn is None:
-        figures = all_figures(result)
-        drawn = {name: render(figure, "svg", name) for name, figure in figures.items()}
+        drawn = rendered(all_figures(result))
+    return figures(drawn, captions, tables)
+
+
+def rendered(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Figures as SVG files, by name."""
+    return {name: render(figure, "svg", name) for name, figure in figures.items()}
+
+
+def figures(
+    drawn: Mapping[str, bytes],
+    captions: Mapping[str, Caption],
+    tables: Mapping[str, Sequence[Table]],
+) -> str:
+    """Figures with their captions and numbers as HTML, all by the same names."""
     parts = []
     for name, svg in drawn.items():
         caption = captions[name]
@@ -183,7 +215,8 @@ def _figures(
     return "\n".join(parts)
 
 
-def _configuration(provenance: Provenance) -> str:
+def configuration(provenance: Provenance) -> str:
+    """The case behind a result, as HTML."""
     parts = []
     if provenance.case_text:
         parts.append(f"<p>The case file as it was read:</p>\n{_code(provenance.case_text)}")
@@ -191,22 +224,21 @@ def _configuration(provenance: Provenance) -> str:
     return "\n".join([*parts, _details("Resolved configuration", resolved)])
 
 
-def _provenance(result: Trajectory | Fit) -> str:
-    provenance = result.provenance
-    engine = f"{result.engine}: {result.engine_reason}" if result.engine else ""
+def provenance(source: Provenance, first: Mapping[str, str]) -> str:
+    """Where a result comes from, as HTML; `first` stands before all else."""
     entries = {
-        "Solved by": engine,
-        "Command": provenance.command,
-        "Seed": str(provenance.seed),
-        "Device": provenance.device,
-        "Git state": provenance.git_state,
-        "Started": provenance.started,
-        "Stopped": provenance.stopped,
+        **first,
+        "Command": source.command,
+        "Seed": str(source.seed),
+        "Device": source.device,
+        "Git state": source.git_state,
+        "Started": source.started,
+        "Stopped": source.stopped,
     }
     items = "\n".join(
         f"<dt>{name}</dt><dd>{escaped(value or '–')}</dd>" for name, value in entries.items()
     )
-    versions = _details("Versions", _code(_indented(provenance.versions)))
+    versions = _details("Versions", _code(_indented(source.versions)))
     return f"<dl>\n{items}\n</dl>\n{versions}"
 
 

@@ -108,7 +108,8 @@ def _variable(guard: Guard, group: str, name: str, dataset: h5py.Dataset) -> Var
         dimensions,
         dataset.shape,
         kind,
-        str(attributes.get("units", "")),
+        # H5MD, the format of molecular trajectories, says "unit".
+        str(attributes.get("units", attributes.get("unit", ""))),
         str(attributes.get("long_name", "")),
     )
 

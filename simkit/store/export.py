@@ -2,8 +2,9 @@
 
 import csv
 import io
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,25 @@ def export_csv(
 
     Raises `FileExistsError` before anything is written, and `OSError`.
     """
-    folder = Path(folder)
     tables = flat_tables(result)
+    return export_tables_csv(
+        tables, attributes(result), folder, overwrite=overwrite, progress=progress
+    )
+
+
+def export_tables_csv(
+    tables: Sequence[FlatTable],
+    texts: Mapping[str, Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Like `export_csv`, for tables, and texts and single numbers by table and name."""
+    folder = Path(folder)
     files = {folder / f"{table.name}.csv": table_lines(table, progress) for table in tables}
     files[folder / COLUMNS_FILE] = _column_lines(tables)
-    files[folder / ATTRIBUTES_FILE] = _attribute_lines(result)
+    files[folder / ATTRIBUTES_FILE] = _attribute_lines(texts)
     for path in files:
         refuse_existing(path, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +98,21 @@ def export_netcdf(
 
     Raises `FileExistsError`, `OSError`, and `MissingPackage` without h5netcdf.
     """
+    tables = flat_tables(result)
+    return export_tables_netcdf(
+        tables, attributes(result), path, overwrite=overwrite, progress=progress
+    )
+
+
+def export_tables_netcdf(
+    tables: Sequence[FlatTable],
+    texts: Mapping[str, Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Like `export_netcdf`, for tables, and texts and single numbers by table and name."""
     require_netcdf()
     import h5netcdf
 
@@ -90,11 +120,11 @@ def export_netcdf(
     refuse_existing(target, overwrite)
     with file_under_hdf5(target, overwrite) as (sink, check), h5netcdf.File(sink, "w") as file:
         file.attrs["Conventions"] = CONVENTIONS
-        for table in flat_tables(result):
+        for table in tables:
             for done, size in _write_group(file.create_group(table.name), table):
                 check()
                 progress(done, size, f"writing {table.name}")
-        for name, values in attributes(result).items():
+        for name, values in texts.items():
             _write_attributes(file, name, values)
     return Path(path)
 
@@ -118,9 +148,8 @@ def table_lines(table: FlatTable, progress: Progress = silent) -> Iterator[list[
         parts = [_part(column.values, rows) for column in table.columns]
         columns = [part.ravel().tolist() for part in parts]
         some = [labels[0][rows], *labels[1:]] if labels else []
-        for row, place in enumerate(np.ndindex(parts[0].shape)):
-            axes = (known[index] for known, index in zip(some, place, strict=True))
-            yield [*axes, *(values[row] for values in columns)]
+        for place, *values in zip(itertools.product(*some), *columns, strict=True):
+            yield [*place, *values]
         if labels:
             progress(rows.stop, len(labels[0]), f"writing {table.name}")
 
@@ -140,16 +169,16 @@ def _part(values: Any, rows: slice) -> np.ndarray:
     return values[rows] if values.ndim else values
 
 
-def _column_lines(tables: list[FlatTable]) -> Iterator[list[Any]]:
+def _column_lines(tables: Sequence[FlatTable]) -> Iterator[list[Any]]:
     yield ["table", "column", "unit", "description"]
     for table in tables:
         for column in (*table.axes, *table.columns):
             yield [table.name, column.name, column.unit, column.description]
 
 
-def _attribute_lines(result: Trajectory | Fit) -> Iterator[list[Any]]:
+def _attribute_lines(texts: Mapping[str, Mapping[str, Any]]) -> Iterator[list[Any]]:
     yield ["table", "name", "value"]
-    for table, values in attributes(result).items():
+    for table, values in texts.items():
         for name, value in values.items():
             yield [table, name, value]
 
@@ -212,7 +241,7 @@ def _write_variable(group: Any, name: str, axes: tuple[str, ...], column: Column
     return variable
 
 
-def _write_attributes(file: Any, table: str, values: dict[str, Any]) -> None:
+def _write_attributes(file: Any, table: str, values: Mapping[str, Any]) -> None:
     if not values:
         return
     group = file

@@ -8,7 +8,7 @@ which HDF5 reports damage into one `StoreError`.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,34 @@ class Guard:
         of the file.
         """
         dataset = self.dataset(outer, name, 2)
+        self._left_there(dataset)
+
+        def read(members: slice, times: slice) -> np.ndarray:
+            with translated(self.path):
+                return np.asarray(dataset[members, times])
+
+        members, times = map(int, dataset.shape)
+        chunks = dataset.chunks or (1, times)
+        return StoredArray((members, times), dataset.dtype, chunks, read)
+
+    def parts(
+        self, outer: h5py.Group, name: str, rank: int
+    ) -> tuple[tuple[int, ...], Callable[[slice], np.ndarray]]:
+        """The shape of a dataset of numbers that stays on the disk, and what reads it.
+
+        Parts are taken along the first axis. Limits and errors are those of `stored`.
+        """
+        dataset = self.dataset(outer, name, rank)
+        self._left_there(dataset)
+
+        def read(part: slice) -> np.ndarray:
+            with translated(self.path):
+                return np.asarray(dataset[part])
+
+        return tuple(map(int, dataset.shape)), read
+
+    def _left_there(self, dataset: h5py.Dataset) -> None:
+        """Raise `StoreError` for a dataset of which no part may be read."""
         self._left += memory_of(dataset)
         if self._left > max(self.max_bytes, expanded(self.file_size)):
             raise StoreError(
@@ -106,14 +134,6 @@ class Guard:
             raise StoreError(
                 f"{self.path}: {dataset.name} has the type {dataset.dtype}, expected numbers."
             )
-
-        def read(members: slice, times: slice) -> np.ndarray:
-            with translated(self.path):
-                return np.asarray(dataset[members, times])
-
-        members, times = map(int, dataset.shape)
-        chunks = dataset.chunks or (1, times)
-        return StoredArray((members, times), dataset.dtype, chunks, read)
 
     def _refuse_danger(self, dataset: h5py.Dataset) -> None:
         danger = find_danger(dataset)

@@ -27,6 +27,7 @@ from simkit.results import Provenance
 from simkit.store.atomic import refuse_existing, write_whole
 from simkit.store.datasets import write_array, write_attribute
 from simkit.store.guard import Guard, opened
+from simkit.store.reader import known_version
 from simkit.store.schema import (
     RUN_GROUP,
     SCHEMA_VERSION,
@@ -133,6 +134,7 @@ def read_h5md(path: str | os.PathLike[str], *, max_bytes: int = _MOST_BYTES) -> 
         kind = guard.attribute(run, "kind", str)
         if kind != KIND:
             raise StoreError(f"{guard.path} holds a {kind}, expected a {KIND}.")
+        known_version(guard, run)
         return _read(guard, run)
 
 

@@ -94,6 +94,18 @@ def _result_kind(guard: Guard) -> tuple[type, int]:
     if RUN_GROUP not in guard.file:
         raise StoreError(f"{guard.path} is HDF5, but not a result file of simkit.")
     run = guard.group(guard.file, RUN_GROUP)
+    version = known_version(guard, run)
+    kind = guard.attribute(run, "kind", str)
+    if kind not in ROOT_KINDS:
+        raise StoreError(
+            f"{guard.path} holds a result of the kind {kind!r}, expected one of "
+            f"{sorted(ROOT_KINDS)}."
+        )
+    return ROOT_KINDS[kind], version
+
+
+def known_version(guard: Guard, run: h5py.Group) -> int:
+    """The schema version of a file. Raises `StoreError` for one that is not known here."""
     version = guard.attribute(run, "schema_version", int)
     if version < 1:
         raise StoreError(f"{guard.path} has schema version {version}, expected 1 or more.")
@@ -102,13 +114,7 @@ def _result_kind(guard: Guard) -> tuple[type, int]:
             f"{guard.path} has schema version {version}, but this simkit reads versions up "
             f"to {SCHEMA_VERSION}; install {_writer(guard, run)}, which reads it."
         )
-    kind = guard.attribute(run, "kind", str)
-    if kind not in ROOT_KINDS:
-        raise StoreError(
-            f"{guard.path} holds a result of the kind {kind!r}, expected one of "
-            f"{sorted(ROOT_KINDS)}."
-        )
-    return ROOT_KINDS[kind], version
+    return version
 
 
 def _writer(guard: Guard, run: h5py.Group) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simkit.cli.commands.files import opened_result
+from simkit.cli.commands.molecular_files import analysed, is_molecular_file, print_analysis
 from simkit.cli.options import (
     json_option,
     max_bytes_option,
@@ -39,6 +40,13 @@ _TIMES_SHOWN = 11
     help="Probability of a quantile over the members of an ensemble; repeatable.",
 )
 @click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    metavar="FRAMES",
+    help="Frames at the start of a molecular trajectory that count for no average; left out, "
+    "those before equilibrium.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -51,6 +59,7 @@ _TIMES_SHOWN = 11
 def analyse(
     file: Path,
     levels: tuple[float, ...],
+    skip: int | None,
     output: Path | None,
     max_bytes: int | None,
     overwrite: bool,
@@ -61,13 +70,19 @@ def analyse(
     Of an ensemble: mean, standard deviation, extremes and quantiles of each state over the
     members at each time, and why members failed; a file of any size is read in parts. Of a
     fit: parameters, correlations, how well the data tell them apart, information criteria,
-    residuals. Of a single solve: ends and extremes.
+    residuals. Of a single solve: ends and extremes. Of a molecular trajectory (H5MD): averages
+    with errors, radial distribution, displacements, diffusion.
 
-    With --json there is one object: {"kind": "ensemble", "solve" or "fit", ...}.
+    With --json there is one object: {"kind": "ensemble", "solve", "fit" or "molecules", ...}.
     """
     if output is not None:
         _refuse(output, file, overwrite)
-    found = _analysed(opened_result(file, max_bytes, survey=False), levels)
+    if is_molecular_file(file):
+        found = analysed(file, max_bytes, skip)
+    elif skip is not None:
+        raise bad_input("--skip was given, expected none for a file that is no trajectory.")
+    else:
+        found = _analysed(opened_result(file, max_bytes, survey=False), levels)
     files = [] if output is None else _saved(found, output, overwrite)
     if as_json:
         from simkit.cli.summaries import as_json as encoded
@@ -207,7 +222,12 @@ def _print_fit(values: dict[str, Any]) -> None:
 _MOST_SHOWN = 12
 """Parameters of which correlations are printed; more would not fit a line."""
 
-_PRINTERS = {"ensemble": _print_ensemble, "solve": _print_solve, "fit": _print_fit}
+_PRINTERS = {
+    "ensemble": _print_ensemble,
+    "solve": _print_solve,
+    "fit": _print_fit,
+    "molecules": print_analysis,
+}
 
 
 def _figure(value: float, digits: int = 4) -> str:

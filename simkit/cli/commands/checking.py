@@ -1,8 +1,6 @@
 """`simkit check`: all that is wrong with a case, before a long run."""
 
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,8 @@ from simkit.cli.options import (
     override_option,
     traceback_option,
 )
-from simkit.cli.outcomes import BAD_INPUT, FAILED, STOPPED, Failure, mistake_parts
+from simkit.cli.outcomes import BAD_INPUT, FAILED, mistake_parts
+from simkit.cli.time_limits import within
 from simkit.config.errors import CaseError
 
 
@@ -46,7 +45,8 @@ def check(
     First the files are looked at: every mistake is one line on stderr, and the exit code is
     2 if there is one. Then the case is solved once, a few members of an ensemble, and the
     gradient of a fit is compared with finite differences: if a solve fails or the gradient
-    is wrong, that is a line on stderr, and the exit code is 3.
+    is wrong, that is a line on stderr, and the exit code is 3. Of a molecular case the forces
+    are compared with finite differences of the energy, and a few steps are taken.
     """
     from simkit.config.reader import find_case_errors, read_case
     from simkit.config.table import read_measurements
@@ -54,7 +54,7 @@ def check(
     if _is_molecular(case):
         from simkit.cli.commands.molecules import check_molecules
 
-        check_molecules(case, overrides, as_json)
+        check_molecules(case, overrides, None if static else time_limit, as_json)
         return
     errors = find_case_errors(case, overrides)
     loaded = measured = trial = None
@@ -106,35 +106,7 @@ def _tried(loaded: "LoadedCase", time_limit: float) -> "Trial":
             experiment_from_case(loaded)
         from simkit.trial import try_case
 
-        return _within(time_limit, lambda: try_case(loaded, progress))
-
-
-def _within(time_limit: float, function: "Callable[[], Trial]") -> "Trial":
-    """What a function returns. Ends the command with exit code 4 if it takes too long.
-
-    Compiled code cannot be stopped, so it is left to run in a thread that ends with the
-    process.
-    """
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, name="trial", daemon=True)
-    thread.start()
-    thread.join(time_limit)
-    if not outcome:
-        raise Failure(
-            f"the trial took more than {time_limit:g} s and was given up; nothing that was "
-            "looked at is wrong. --time-limit allows more, --static leaves the trial out.",
-            STOPPED,
-        )
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+        return within(time_limit, lambda: try_case(loaded, progress))
 
 
 def _print_words(

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from simkit.cli.commands.files import opened_result, tell_written
+from simkit.cli.commands.molecular_files import exported, is_molecular_file
 from simkit.cli.options import (
     json_option,
     max_bytes_option,
@@ -44,7 +45,10 @@ def export(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write all tables of a result FILE as CSV or netCDF."""
+    """Write all tables of a result FILE as CSV or netCDF.
+
+    Of a molecular trajectory these are the quantities of each frame, and the box.
+    """
     from simkit.progress import terminal_progress
     from simkit.store import export as exporting
     from simkit.store.schema import StoreError
@@ -63,10 +67,13 @@ def export(
     try:
         if not folder:
             exporting.require_netcdf()
-        result = opened_result(file, max_bytes, survey=False)
+        molecular = is_molecular_file(file)
+        result = None if molecular else opened_result(file, max_bytes, survey=False)
         make_folder(target if folder else target.parent)
         with terminal_progress() as progress:
-            if folder:
+            if result is None:
+                written = exported(file, max_bytes, target, overwrite)
+            elif folder:
                 written = exporting.export_csv(
                     result, target, overwrite=overwrite, progress=progress
                 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simkit.cli.commands.molecular_files import drawn, is_molecular_file, reported, summarised
 from simkit.cli.options import (
     json_option,
     max_bytes_option,
@@ -30,20 +31,23 @@ if TYPE_CHECKING:
 @traceback_option
 def show(file: Path, max_bytes: int | None, as_json: bool) -> None:
     """Tell what is in a result FILE, or in another HDF5 file."""
+    from simkit.cli.molecular_summaries import print_molecules
     from simkit.cli.summaries import as_json as encoded, summary
     from simkit.cli.tables import print_summary, print_table
 
     description = _described(file)
     is_result = "/simkit" in description.attributes
-    values = None
-    if is_result:
+    values, molecular = None, is_molecular_file(file)
+    if molecular:
+        values = summarised(file, max_bytes)
+    elif is_result:
         values = summary(opened_result(file, max_bytes), {"result": str(file)})
     variables = _variables(description)
     if as_json:
         click.echo(encoded({"result": values, "variables": variables}))
         return
     if values is not None:
-        print_summary(values)
+        (print_molecules if molecular else print_summary)(values)
     rows = [
         [
             item["path"],
@@ -91,16 +95,19 @@ def plot(
 ) -> None:
     """Draw the figures of a result FILE."""
     folder = output or file.parent / "figures"
-    result = opened_result(file, max_bytes)
-    from simkit.plots.collection import save_figures
-
+    molecular = is_molecular_file(file)
+    result = None if molecular else opened_result(file, max_bytes)
     for suffix in formats:
         for path in folder.glob(f"*.{suffix}"):
             refuse_existing(path, overwrite)
-    make_folder(folder)
-    tell_written(
-        "figures", [str(path) for path in save_figures(result, folder, formats)], as_json
-    )
+    if result is None:
+        paths = drawn(file, max_bytes, folder, formats)
+    else:
+        from simkit.plots.collection import save_figures
+
+        make_folder(folder)
+        paths = save_figures(result, folder, formats)
+    tell_written("figures", [str(path) for path in paths], as_json)
 
 
 @click.command()
@@ -121,11 +128,14 @@ def report(
     """Write a self-contained HTML report of a result FILE."""
     target = output or file.parent / "report.html"
     refuse_existing(target, overwrite)
-    result = opened_result(file, max_bytes)
-    from simkit.plots.report import write_report
+    if is_molecular_file(file):
+        reported(file, max_bytes, target)
+    else:
+        result = opened_result(file, max_bytes)
+        from simkit.plots.report import write_report
 
-    make_folder(target.parent)
-    write_report(result, target)
+        make_folder(target.parent)
+        write_report(result, target)
     tell_written("report", str(target), as_json)
 
 

@@ -13,8 +13,8 @@ import click
 from simkit.cli.commands.files import opened_result
 from simkit.cli.interruption import stopping
 from simkit.cli.options import run_options
-from simkit.cli.outcomes import FAILED, Failure, bad_input
-from simkit.cli.outputs import make_folder, output_files, refuse_existing
+from simkit.cli.outcomes import FAILED, bad_input
+from simkit.cli.outputs import make_folders, output_files, refuse_existing
 from simkit.cli.profiling import Profile, words_of
 from simkit.cli.running import Plan, Run, carry_out, existing_files, finished_result
 
@@ -52,6 +52,13 @@ def fit(case: Path, quiet: bool, **options: Any) -> None:
 
     Starts are run in segments, which are kept as they are finished: see --resume.
     """
+    from simkit.config.molecular_reader import is_molecular
+
+    if is_molecular(case):
+        raise bad_input(
+            f"{case} is a molecular case, which this command cannot fit, expected one with "
+            "[system]; in Python sk.molecular.fit_averages and match_forces do."
+        )
     plan = _prepare("fit", case, **options)
     outcome = _carry_out(plan, _fit, quiet)
     _finish(plan, outcome, outcome.result.status == "converged")
@@ -87,20 +94,9 @@ def _prepare(
         read_measurements(loaded)
     plan = Plan(command, loaded, output_files(path, output), **options)
     refuse_existing(plan.files.result, plan.overwrite or plan.resume)
-    plan = dataclasses.replace(plan, is_new=_make_folders(plan))
+    plan = dataclasses.replace(plan, is_new=make_folders(plan.files.folder, plan.profile))
     _collect_garbage_seldom()
     return plan
-
-
-def _make_folders(plan: Plan) -> bool:
-    """Make the folders that are written to; whether that of the result is new."""
-    new_profile = plan.profile is not None and make_folder(plan.profile)
-    try:
-        return make_folder(plan.files.folder)
-    except Failure:
-        if new_profile and plan.profile is not None:
-            plan.profile.rmdir()
-        raise
 
 
 def _carry_out(
