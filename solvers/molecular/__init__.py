@@ -9,6 +9,7 @@ from solvers.molecular.adjoint import (
     differentiate_trajectory,
 )
 from solvers.molecular.barostats import StochasticCellRescaling
+from solvers.molecular.batches import MolecularBatch, run_batch
 from solvers.molecular.brownian import Brownian, Langevin
 from solvers.molecular.driver import Progress, run_dynamics
 from solvers.molecular.dynamics import AbstractDynamics, AbstractThermostat
@@ -36,6 +37,7 @@ __all__ = [
     "Horizon",
     "Langevin",
     "Minimum",
+    "MolecularBatch",
     "MolecularError",
     "MolecularProblem",
     "MolecularState",
@@ -52,5 +54,6 @@ __all__ = [
     "joined",
     "maxwell_boltzmann",
     "minimise_energy",
+    "run_batch",
     "run_dynamics",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from solvers.molecular.lists import first_list, kind_for
 from solvers.molecular.problem import MolecularProblem
 from solvers.molecular.propagation import Frames, Start, Surroundings, frames_plainly
 from solvers.molecular.reversible import backward, frames_reversibly
@@ -17,7 +18,6 @@ from solvers.molecular.start import choose_skin
 from solvers.molecular.state import as_arrays
 from solvers.molecular.status import MolecularError
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import allocate
 
 
 # Steps that may be run backwards from one exact frame.
@@ -178,7 +178,10 @@ def differentiate_trajectory(
     for growth in range(_MOST_GROWTHS):
         neighbours = None
         if chosen is not None and (reach := problem.model.range) is not None:
-            neighbours = allocate(start.positions, box, reach, chosen, spare=1.25 * 1.3**growth)
+            spare = 1.25 * 1.3**growth
+            neighbours = first_list(
+                start.positions, box, reach, chosen, spare=spare, kind=kind_for("auto")
+            )
         around = Surroundings(box, neighbours, jnp.asarray(time_step, float))
         value, change, sizes, lost = ways[type(gradient)](
             start, around, observable, steps // save_every, save_every, gradient

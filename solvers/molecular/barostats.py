@@ -14,7 +14,7 @@ from solvers.molecular.dynamics import (
     thermal_energy,
 )
 from solvers.molecular.noise import draw_key
-from solvers.molecular.state import MolecularState, kinetic_tensor
+from solvers.molecular.state import MolecularState, kinetic_tensor, particle_count
 from systems.molecular.boxes import OrthorhombicBox, deform
 from systems.molecular.model import MolecularModel
 
@@ -130,7 +130,8 @@ class StochasticCellRescaling(AbstractBarostat):
     pressure for any number of particles. Positions grow and momenta shrink with the
     box. `flexible` cells follow the same equation for each component of the strain.
 
-    - `dynamics`: a thermostat, which also has the time step.
+    - `dynamics`: a thermostat with velocities, which also has the time step; a run by any
+      other raises `ValueError`.
     - `pressure`: $P_0$, in the unit of pressure.
     - `relaxation_time`: $\tau$, in the unit of time; some hundred time steps or more.
     - `compressibility`: $\beta$, in one over the unit of pressure; a guess will do, as it
@@ -155,6 +156,11 @@ class StochasticCellRescaling(AbstractBarostat):
     def start(self, state: MolecularState, model: MolecularModel) -> Any:
         """The variables of the thermostat."""
         check_periodic("StochasticCellRescaling", state)
+        if self.dynamics.overdamped:
+            raise ValueError(
+                f"StochasticCellRescaling needs dynamics with velocities, which "
+                f"{type(self.dynamics).__name__} has not; MonteCarloBarostat takes it."
+            )
         return self.dynamics.start(state, model)
 
     def before_forces(self, state: MolecularState, model: MolecularModel) -> MolecularState:
@@ -176,7 +182,7 @@ class StochasticCellRescaling(AbstractBarostat):
         pace = self.compressibility * model.units.compression / self.relaxation_time
         pace = pace * self.duration
         found = (kinetic_tensor(state.velocities, model) + state.virial) / volume
-        missing = state.identity.shape[0] - state.degrees_of_freedom / 3
+        missing = particle_count(model) - state.degrees_of_freedom / 3
         found = found + jnp.eye(3, dtype=dtype) * (missing * thermal / volume - wanted)
         key = draw_key(state.key, state.step, 2)
         width = jnp.sqrt(2 * thermal * pace / volume)

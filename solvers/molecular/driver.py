@@ -1,5 +1,6 @@
 """The door of molecular dynamics: a problem and a method in, a trajectory out."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from solvers.molecular.dynamics import AbstractDynamics
+from solvers.molecular.engine import Engine, choose_engine
 from solvers.molecular.kernel import Block, find_fault, observe_once, run_block
+from solvers.molecular.lists import first_list, for_engine
 from solvers.molecular.precision import Precision, in_precision
 from solvers.molecular.problem import MolecularProblem
-from solvers.molecular.start import initial_state, step_limit
+from solvers.molecular.start import choose_skin, initial_state, step_limit
 from solvers.molecular.state import MolecularState
 from solvers.molecular.status import (
     BAD,
@@ -25,7 +28,6 @@ from solvers.molecular.status import (
 )
 from solvers.molecular.trajectory import MolecularTrajectory, gather_frames, speeds
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import allocate
 
 
 # Bytes that the frames of one block may take, and frames that it has at most.
@@ -61,6 +63,7 @@ def run_dynamics(
     save_every: int = 100,
     state: MolecularState | None = None,
     precision: Precision = "double",
+    engine: Engine = "auto",
     skin: float | None = None,
     lists: bool | None = None,
     save: tuple[Literal["velocities", "forces"], ...] = ("velocities",),
@@ -83,6 +86,10 @@ def run_dynamics(
     - `state`: where to go on, from a trajectory of the same problem and method.
     - `precision`: `"double"`, `"single"`, or `"mixed"`: forces of pairs in single, sums and
       motion in double precision.
+    - `engine`: what sums over pairs: `"jax"`, `"native"` (kernels compiled for this
+      processor, with neighbour lists), or `"auto"`: native where that can serve. The
+      trajectory tells by `engine` and `engine_reason` which it was. Lists are made by a
+      kernel unless `"jax"` was asked for, where this machine serves.
     - `skin`: how much further lists reach than forces, in the unit of length; a fifth of
       the range if left out. It changes the speed, and the result only by rounding.
     - `lists`: `True` for neighbour lists, `False` for all pairs; left out, lists are used
@@ -94,10 +101,18 @@ def run_dynamics(
       `status`.
 
     Raises `ValueError` for counts that are not positive, atoms that overlap at the start,
-    naming them, and a box too narrow for the range of a list.
+    naming them, a box too narrow for the range of a list, and (`EngineRefusal`) if the
+    native engine was asked for and cannot serve.
     """
-    _check_counts(steps, save_every)
+    check_counts(steps, save_every)
     model, method, dtype = in_precision(problem.model, method, precision)
+    lists = True if lists is None and engine == "native" else lists
+    if state is None:
+        with_lists = choose_skin(problem.model, problem.box, skin, lists) is not None
+    else:
+        with_lists = state.neighbours is not None
+    chosen = choose_engine(engine, model, problem.box, with_lists=with_lists)
+    model = chosen.model
     parts: list[dict[str, np.ndarray]] = []
     if state is None:
         state = initial_state(
@@ -106,12 +121,15 @@ def run_dynamics(
             dtype=dtype,
             skin=skin,
             lists=lists,
+            engine=engine,
         )
         first = observe_once(method, model, state, tuple(save))
         parts.append({name: np.asarray(value)[None] for name, value in first.items()})
-    run = Run(model, method, state, save_every, tuple(save), parts)
+    run = Run(model, method, for_engine(state, engine), save_every, tuple(save), parts)
     fault = run.go(int(state.step) + steps, progress)
-    trajectory = run.trajectory(fault)
+    trajectory = dataclasses.replace(
+        run.trajectory(fault), engine=chosen.engine, engine_reason=chosen.reason
+    )
     if throw and fault:
         raise MolecularError(fault[1], trajectory)
     return trajectory
@@ -212,12 +230,13 @@ class Run:
                 "large it was made: a fault of simkit."
             )
         try:
-            grown = allocate(
+            grown = first_list(
                 self.state.positions,
                 self.state.box,
                 old.range,
                 old.skin,
-                spare=1.25 * 1.3 ** (self.stuck + 1),
+                spare=1.25 * 1.3**self.stuck,
+                kind=type(old),
             )
         except ValueError as error:
             return NAMES.index("exploded"), (
@@ -264,9 +283,8 @@ class Run:
         )
 
 
-def _check_counts(steps: int, save_every: int) -> None:
+def check_counts(steps: int, save_every: int, owner: str = "run_dynamics") -> None:
+    """Raise `ValueError` for numbers of steps that are no whole numbers from 1."""
     for name, count in (("steps", steps), ("save_every", save_every)):
         if not (isinstance(count, int | np.integer) and count >= 1):
-            raise ValueError(
-                f"run_dynamics: {name} is {count!r}, expected a whole number from 1."
-            )
+            raise ValueError(f"{owner}: {name} is {count!r}, expected a whole number from 1.")

@@ -13,18 +13,21 @@ from solvers.molecular.dynamics import (
     AbstractThermostat,
     thermal_energy,
 )
+from solvers.molecular.lists import new_list, new_sorted_list
 from solvers.molecular.state import (
     MolecularState,
     fold_into_box,
     in_user_order,
     kinetic_tensor,
+    particle_count,
     reordered_state,
     temperature_of,
     unwrapped_positions,
 )
 from solvers.molecular.status import BAD, CONVERGED, EXPLODED, NONFINITE, OVERFLOW, SUCCESSFUL
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import cell_order, moved_too_far, rebuild
+from systems.molecular.neighbours import moved_too_far
+from systems.molecular.pair_sums import Evaluation
 
 
 def needs_new_list(state: MolecularState) -> Bool[Array, ""]:
@@ -40,9 +43,10 @@ def with_new_list(
     """The state with particles sorted by cell and a list for its positions."""
     state = fold_into_box(state)
     if sorts:
-        order = cell_order(state.neighbours, state.positions, state.box)
+        order, neighbours = new_sorted_list(state.neighbours, state.positions, state.box)
         state, model = reordered_state(state, order), model.reordered(order)
-    neighbours = rebuild(state.neighbours, state.positions, state.box, in_cell_order=sorts)
+    else:
+        neighbours = new_list(state.neighbours, state.positions, state.box)
     state = eqx.tree_at(
         lambda s: (s.neighbours, s.stale), state, (neighbours, jnp.zeros_like(state.stale))
     )
@@ -58,11 +62,12 @@ def with_forces(
     state: MolecularState, model: MolecularModel, method: AbstractDynamics
 ) -> MolecularState:
     """The state with forces, and the virial if the method needs it, at its positions."""
-    found = model.evaluate(state.positions, state.box, state.neighbours)
     dtype = state.positions.dtype
-    forces = found.forces.astype(dtype)
     if not method.needs_virial:
-        return eqx.tree_at(lambda s: s.forces, state, forces)
+        alone = model.forces(state.positions, state.box, state.neighbours)
+        return eqx.tree_at(lambda s: s.forces, state, alone.astype(dtype))
+    found = model.evaluate(state.positions, state.box, state.neighbours)
+    forces = found.forces.astype(dtype)
     return eqx.tree_at(
         lambda s: (s.forces, s.virial), state, (forces, found.virial.astype(dtype))
     )
@@ -183,13 +188,23 @@ def observe(
 ) -> dict[str, Array]:
     """What is saved of a state, particles in the order of the user."""
     found = model.evaluate(state.positions, state.box, state.neighbours)
+    return frame_of(method, model, state, found, save)
+
+
+def frame_of(
+    method: AbstractDynamics,
+    model: MolecularModel,
+    state: MolecularState,
+    found: Evaluation,
+    save: tuple[str, ...],
+) -> dict[str, Array]:
+    """What is saved of a state for which the terms of the model gave `found`."""
     dtype = state.positions.dtype
     tensor = kinetic_tensor(state.velocities, model)
-    if method.overdamped and isinstance(method, AbstractThermostat):
-        count = state.identity.shape[0]
-        tensor = (
-            jnp.eye(3, dtype=dtype) * count * thermal_energy(method.temperature, model, dtype)
-        )
+    thermostat = getattr(method, "dynamics", method)  # a barostat stands on one
+    if isinstance(thermostat, AbstractThermostat) and thermostat.overdamped:
+        thermal = thermal_energy(thermostat.temperature, model, dtype)
+        tensor = jnp.eye(3, dtype=dtype) * particle_count(model) * thermal
     kinetic = jnp.trace(tensor) / 2
     volume = state.box.volume()
     pressure = (tensor + found.virial.astype(dtype)) * model.units.compression / volume

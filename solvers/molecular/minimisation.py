@@ -17,10 +17,11 @@ from solvers.molecular.dynamics import (
     with_variables,
     with_velocities,
 )
+from solvers.molecular.engine import Engine, choose_engine
 from solvers.molecular.kernel import observe_once
 from solvers.molecular.precision import in_precision
 from solvers.molecular.problem import MolecularProblem
-from solvers.molecular.start import initial_state
+from solvers.molecular.start import choose_skin, initial_state
 from solvers.molecular.state import MolecularState
 from solvers.molecular.status import MolecularError
 from systems.molecular.boxes import AbstractBox
@@ -297,6 +298,7 @@ def minimise_energy(
     method: FIRE | LBFGS,
     *,
     most_steps: int = 10_000,
+    engine: Engine = "auto",
     skin: float | None = None,
     lists: bool | None = None,
     progress: Callable[[Progress], Any] | None = None,
@@ -308,7 +310,7 @@ def minimise_energy(
     - `problem`: positions, box and model; velocities play no part.
     - `method`: FIRE from far away, LBFGS close to the minimum; with the box if it says so.
     - `most_steps`: where it gives up; `converged` tells.
-    - `skin`, `lists`, `progress`: as for
+    - `engine`, `skin`, `lists`, `progress`: as for
       [`run_dynamics`][solvers.molecular.driver.run_dynamics].
 
     Raises `MolecularError` if the forces are not finite. Overlapping atoms are allowed,
@@ -316,10 +318,13 @@ def minimise_energy(
     """
     still = eqx.tree_at(lambda p: p.velocities, problem, jnp.zeros_like(problem.velocities))
     model, method, dtype = in_precision(problem.model, method, "double")
+    lists = True if lists is None and engine == "native" else lists
+    with_lists = choose_skin(problem.model, problem.box, skin, lists) is not None
+    model = choose_engine(engine, model, problem.box, with_lists=with_lists).model
     still = eqx.tree_at(
         lambda p: (p.model, p.velocities), problem, (model, jnp.zeros_like(problem.velocities))
     )
-    state = initial_state(still, method, dtype=dtype, skin=skin, lists=lists)
+    state = initial_state(still, method, dtype=dtype, skin=skin, lists=lists, engine=engine)
     # A frame only at the start: the end is looked at by itself.
     run = Run(model, method, state, most_steps + 1, ("forces",), [])
     fault = None

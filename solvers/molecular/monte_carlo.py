@@ -18,11 +18,12 @@ from solvers.molecular.dynamics import (
     thermal_energy,
     with_variables,
 )
+from solvers.molecular.lists import new_list
 from solvers.molecular.noise import draw_key
 from solvers.molecular.state import MolecularState
 from systems.molecular.boxes import OrthorhombicBox
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import moved_too_far, rebuild
+from systems.molecular.neighbours import moved_too_far
 
 
 class MonteCarloVariables(eqx.Module):
@@ -173,7 +174,7 @@ def _list_for(trial: MolecularState) -> Any:
     arrays, rest = eqx.partition(trial.neighbours, eqx.is_array)
 
     def renew(carry: Any) -> tuple[Any, Bool[Array, ""]]:
-        made = rebuild(eqx.combine(carry[0], rest), trial.positions, trial.box)
+        made = new_list(eqx.combine(carry[0], rest), trial.positions, trial.box)
         return eqx.filter(made, eqx.is_array), jnp.asarray(False)
 
     renewed = moved_too_far(trial.neighbours, trial.positions, trial.box)

@@ -54,12 +54,13 @@ def in_precision(
         raise ValueError(f"precision is {precision!r}, expected 'double', 'single' or 'mixed'.")
     dtype = jnp.float32 if precision == "single" else jnp.float64
     if precision == "mixed":
-        model = eqx.tree_at(lambda m: m.terms, model, tuple(map(_mixed, model.terms)))
+        model = eqx.tree_at(lambda m: m.terms, model, tuple(map(as_mixed, model.terms)))
     model = as_arrays(model, dtype)
     # Terms that know an order start with that of the user, so that no structure changes.
     model = model.reordered(jnp.arange(model.particles, dtype=jnp.int32))
     return model, as_arrays(method, dtype), dtype
 
 
-def _mixed(term: AbstractTerm) -> AbstractTerm:
+def as_mixed(term: AbstractTerm) -> AbstractTerm:
+    """The term with pairs in single and sums in double precision, if it is one over pairs."""
     return MixedPairTerm(term.pair) if isinstance(term, PairTerm) else term

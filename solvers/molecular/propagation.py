@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from solvers.molecular.lists import new_list
 from solvers.molecular.state import inertia
 from systems.molecular.boxes import AbstractBox
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import NeighbourList, moved_too_far, rebuild
+from systems.molecular.neighbours import NeighbourList, moved_too_far
 
 
 class Start(eqx.Module):
@@ -60,7 +61,7 @@ def list_for(
     lost = neighbours.overflow
 
     def renew(carry: Any) -> Any:
-        made = rebuild(eqx.combine(carry[0], rest), positions, box)
+        made = new_list(eqx.combine(carry[0], rest), positions, box)
         return eqx.filter(made, eqx.is_array), jnp.asarray(False)
 
     renewed = moved_too_far(neighbours, positions, box)

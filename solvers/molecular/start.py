@@ -11,12 +11,13 @@ from jaxtyping import Array, Float
 
 from solvers.molecular.dynamics import AbstractDynamics, AbstractMinimiser
 from solvers.molecular.kernel import with_forces
+from solvers.molecular.lists import first_list, kind_for
 from solvers.molecular.problem import MolecularProblem
 from solvers.molecular.state import MolecularState, as_arrays, inertia
 from solvers.molecular.velocities import without_drift
 from systems.molecular.boxes import AbstractBox
 from systems.molecular.model import MolecularModel
-from systems.molecular.neighbours import NeighbourList, allocate
+from systems.molecular.neighbours import NeighbourList
 
 
 # Below this many particles all pairs cost less than a list.
@@ -64,9 +65,11 @@ def initial_state(
     dtype: Any = float,
     skin: float | None = None,
     lists: bool | None = None,
+    engine: str = "auto",
 ) -> MolecularState:
     """The state before the first step; not under `jit`.
 
+    The list is of the kind for an engine, see [`kind_for`][solvers.molecular.lists.kind_for].
     Raises `ValueError` for atoms that overlap, naming them, and where a list cannot be made.
     """
     model = as_arrays(problem.model, dtype)
@@ -81,7 +84,9 @@ def initial_state(
     neighbours = None
     if chosen is not None and (reach := problem.model.range) is not None:
         # Shifted into the box, as the first list of a run is.
-        neighbours = allocate(box.wrap(positions), box, reach, chosen, spare=1.25)
+        neighbours = first_list(
+            box.wrap(positions), box, reach, chosen, spare=1.25, kind=kind_for(engine)
+        )
     state = MolecularState(
         positions=positions,
         velocities=velocities,

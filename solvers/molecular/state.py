@@ -59,6 +59,11 @@ def inertia(model: MolecularModel, dtype) -> Float[Array, "particles 1"]:
     return column(jnp.asarray(model.masses, dtype) * model.units.kinetic)
 
 
+def particle_count(model: MolecularModel) -> Int[Array, ""]:
+    """How many particles there are; in a batch, rows with a species below zero are padding."""
+    return jnp.sum(jnp.asarray(model.species) >= 0)
+
+
 def kinetic_tensor(
     velocities: Float[Array, "particles 3"], model: MolecularModel
 ) -> Float[Array, "3 3"]:

@@ -30,6 +30,8 @@ class MolecularTrajectory:
     - `statistics`: `steps`, `lists` (neighbour lists made), `growths` (of the capacity),
       `seconds`, `steps_per_second`, `time_per_day` (simulated time in a day of computing)
       and, where the units have a size, `nanoseconds_per_day`.
+    - `engine`: what summed over pairs, `"jax"` or `"native"`; `engine_reason` says in words
+      why that one. Empty where it is not known.
     """
 
     steps: np.ndarray
@@ -49,6 +51,8 @@ class MolecularTrajectory:
     message: str
     state: MolecularState
     statistics: dict[str, float]
+    engine: str = ""
+    engine_reason: str = ""
 
     @property
     def succeeded(self) -> bool:

@@ -20,6 +20,8 @@ from systems.molecular.compaction import WORD, words_needed
 # Distances are compared in single precision: this much beyond the radius still counts, so
 # that rounding never loses a pair.
 ROUNDING = 1e-5
+# The same for cells much wider than the radius: so much of the sum of their edges.
+LOOSENESS = 1e-6
 
 
 def near_bits(
@@ -44,7 +46,7 @@ def near_bits(
             functools.reduce(operator.add, (offsets[:, k] * steps[k, axis] for k in range(3)))
             for axis in range(3)
         )
-        limit = jnp.float32(radius * (1 + ROUNDING))
+        limit = jnp.float32(radius * (1 + ROUNDING)) + LOOSENESS * jnp.sum(jnp.abs(steps))
     else:
         columns = tuple(positions[table.members, axis] for axis in range(3))
         shifts = tuple(jnp.zeros(len(grid.offsets), positions.dtype) for _ in range(3))

@@ -109,6 +109,8 @@ def choose_counts(
     counts = np.maximum(np.floor(heights / (radius * SLACK)), 1.0)
     # More cells than particles are empty cells alone.
     most = max(len(positions), 27)
+    while math.prod(counts.tolist()) > 8 * most:
+        counts[np.argmax(counts)] = np.ceil(counts.max() / 2)
     while math.prod(int(count) for count in counts) > most:
         counts[np.argmax(counts)] -= 1.0
     if not isinstance(box, OpenBox) and np.any((counts < 3) & (heights >= 3 * radius)):

@@ -12,6 +12,8 @@ Phys. Rev. 159, 98, 1967), without a scatter: candidates become bits, and bits a
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -86,6 +88,9 @@ class NeighbourList(eqx.Module):
         return self.range + self.skin
 
 
+Maker = Callable[[NeighbourList, Float[Array, "particles 3"], AbstractBox], NeighbourList]
+
+
 def allocate(
     positions: Float[Array, "particles 3"],
     box: AbstractBox,
@@ -95,6 +100,7 @@ def allocate(
     spare: float = 1.15,
     particles: int | None = None,
     minimum: Capacities | None = None,
+    make: Maker | None = None,
 ) -> NeighbourList:
     """Makes a neighbour list and finds the capacities that it needs; not under `jit`.
 
@@ -105,10 +111,13 @@ def allocate(
         box: The box.
         range: Distance beyond which no pair interacts, in the unit of length.
         skin: How much farther the list reaches, in the unit of length.
-        spare: Factor by which capacities are larger than what is needed now.
+        spare: Factor by which capacities are larger than what is needed now, or would be at
+            the mean density.
         particles: How many rows are particles, the first ones; `None` means all.
         minimum: Capacities of another list that must not be undercut, so that lists of
             several systems have one shape.
+        make: Another way than `rebuild` to make the list for positions in a box; it must
+            count also what does not fit.
 
     Raises:
         ValueError: Range or skin is not a positive number, a position is not a finite
@@ -120,15 +129,19 @@ def allocate(
     counts = choose_counts(np.asarray(positions)[:count], box, radius)
     grid = CellGrid(counts, 1, not isinstance(box, OpenBox))
     number = jnp.asarray(count, jnp.int32)
-    crowd = longest_cell(grid, _place_compiled(grid, positions, box, radius, number))
-    grid = dataclasses.replace(grid, capacity=_enlarged(crowd, spare, len(positions), 1))
-    most = int(_count_compiled(grid, positions, box, radius, number))
+    given = (positions, box, number, range, skin, spare)
+    if make is None:
+        grid, most = _needed(grid, positions, box, radius, number, spare)
+    else:
+        grid, most = _counted(make, given, grid)
+    expected = _expected_neighbours(count, box, radius)
+    most = max(most, min(expected, count - 1))
     capacities = Capacities(_enlarged(most, spare, max(len(positions) - 1, 1), 8), grid)
     if minimum is not None:
         capacities = _at_least(capacities, minimum)
-    return _make_compiled(
-        positions, box, number, range, skin, spare, capacities, in_cell_order=False
-    )
+    if make is not None:
+        return make(_empty(*given, capacities), positions, box)
+    return _make_compiled(*given, capacities, in_cell_order=False)
 
 
 def rebuild(
@@ -244,6 +257,64 @@ def _make(
         overflow=overflow,
         most_neighbours=most,
         most_in_cell=table.largest,
+        range=range,
+        skin=skin,
+        spare=spare,
+        capacities=capacities,
+    )
+
+
+def _needed(
+    grid: CellGrid, positions, box, radius, particles, spare: float
+) -> tuple[CellGrid, int]:
+    """The grid with room for the particles of a cell, and the most neighbours of one."""
+    crowd = longest_cell(grid, _place_compiled(grid, positions, box, radius, particles))
+    grid = dataclasses.replace(grid, capacity=_enlarged(crowd, spare, len(positions), 1))
+    return grid, int(_count_compiled(grid, positions, box, radius, particles))
+
+
+def _counted(make: Maker, given: tuple[Any, ...], grid: CellGrid) -> tuple[CellGrid, int]:
+    """The same, told by lists that are too small."""
+    positions, box, particles, reach, skin, spare = given
+    capacity = 4 * (len(positions) // grid.cells) + 64
+    while True:
+        small = Capacities(8, dataclasses.replace(grid, capacity=capacity))
+        empty = _empty(positions, box, particles, reach, skin, spare, small)
+        found = make(empty, positions, box)
+        crowd = int(found.most_in_cell)
+        if crowd <= capacity:
+            break
+        # Neighbours are counted only where the cells suffice.
+        capacity = crowd
+    # No array has a place for each place in a cell, so that these cost nothing.
+    roomy = _enlarged(crowd, 2 * spare, len(positions), 1)
+    return dataclasses.replace(grid, capacity=roomy), int(found.most_neighbours)
+
+
+def _expected_neighbours(particles: int, box: AbstractBox, radius: float) -> int:
+    """Neighbours at the mean density of a periodic box.
+
+    In a crystal a shell may be just out of reach, which comes into it when it warms up.
+    """
+    if isinstance(box, OpenBox):
+        return 0
+    volume = abs(float(box.volume()))
+    return math.ceil((particles / volume) * 4 / 3 * math.pi * radius**3)
+
+
+def _empty(
+    positions, box, particles, range, skin, spare, capacities: Capacities
+) -> NeighbourList:
+    """A list of these shapes that has not been made."""
+    return NeighbourList(
+        indices=jnp.zeros((len(positions), capacities.neighbours), jnp.int32),
+        reference=positions,
+        box=box,
+        particles=particles,
+        overflow=jnp.asarray(True),
+        # Of the types that `rebuild` gives.
+        most_neighbours=jnp.zeros((), int),
+        most_in_cell=jnp.zeros((), jnp.int32),
         range=range,
         skin=skin,
         spare=spare,

@@ -9,6 +9,7 @@ from llvmlite import ir
 
 
 F64 = ir.DoubleType()
+F32 = ir.FloatType()
 I64 = ir.IntType(64)
 I32 = ir.IntType(32)
 I1 = ir.IntType(1)
@@ -23,13 +24,15 @@ class Build:
 
     - `function`: the function whose body is built.
     - `lanes`: how many trajectories move side by side.
+    - `kind`: of the reals; `F32` makes them vectors of floats.
     """
 
-    def __init__(self, function: ir.Function, lanes: int):
+    def __init__(self, function: ir.Function, lanes: int, kind: Any = F64):
         self.module: ir.Module = function.module
         self.function = function
         self.lanes = lanes
-        self.reals = ir.VectorType(F64, lanes)
+        self.kind = kind
+        self.reals = ir.VectorType(kind, lanes)
         self.wholes = ir.VectorType(I64, lanes)
         self.truths = ir.VectorType(I1, lanes)
         # Space on the stack is taken once, before any loop.
@@ -50,7 +53,7 @@ class Build:
 
     def real(self, value: float) -> Any:
         """The same number in all lanes."""
-        return ir.Constant(self.reals, [ir.Constant(F64, value)] * self.lanes)
+        return ir.Constant(self.reals, [ir.Constant(self.kind, value)] * self.lanes)
 
     def whole(self, value: int) -> Any:
         """The same whole number in all lanes."""
@@ -79,8 +82,9 @@ class Build:
     def intrinsic(self, name: str, *operands: Any) -> Any:
         """A function of LLVM's own, of vectors of reals."""
         kind = operands[0].type
-        width = f"v{self.lanes}f64" if isinstance(kind, ir.VectorType) else "f64"
-        full = f"llvm.{name}.{width}"
+        vector = isinstance(kind, ir.VectorType)
+        bits = "f64" if (kind.element if vector else kind) == F64 else "f32"
+        full = f"llvm.{name}.v{kind.count}{bits}" if vector else f"llvm.{name}.{bits}"
         declared = self.module.globals.get(full)
         if declared is None:
             signature = ir.FunctionType(kind, [kind] * len(operands))

@@ -34,7 +34,7 @@ def run(law: Law, method: AbstractMethod, question: Question) -> Answer:
     from solvers.ensemble.native.kernels import kernel_for
 
     kernel = kernel_for(law, method)
-    _check_layout()
+    check_layout()
     count = question.initial_states.shape[0]
     keys = question.keys
     if keys is None:
@@ -54,7 +54,7 @@ def run(law: Law, method: AbstractMethod, question: Question) -> Answer:
 
 def _check(law: Law, question: Question) -> None:
     if jax.default_backend() != "cpu":
-        raise EngineRefusal(f"Its kernels are for a CPU, and jax runs on {_backend()}.")
+        raise EngineRefusal(f"Its kernels are for a CPU, and jax runs on {device_name()}.")
     kind = question.initial_states.dtype
     if kind != jnp.float64:
         raise EngineRefusal(f"Its kernels are of double precision, and the states {kind}.")
@@ -62,7 +62,8 @@ def _check(law: Law, question: Question) -> None:
         raise ValueError("A stochastic ensemble needs the keys of its members.")
 
 
-def _backend() -> str:
+def device_name() -> str:
+    """The kind of device that jax runs on, in words."""
     return {"gpu": "a GPU", "tpu": "a TPU"}.get(jax.default_backend(), "another device")
 
 
@@ -145,7 +146,7 @@ kernel_p.def_impl(_evaluate)
 
 
 @functools.cache
-def _check_layout() -> None:
+def check_layout() -> None:
     """Call a kernel that tells what it sees.
 
     **Raises:** `EngineRefusal` if it does not see what it was given.

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 from llvmlite import ir
 
-from solvers.ensemble.native.build import Build
+from solvers.ensemble.native.build import F64, Build
 from solvers.ensemble.native.functions import LIBRARY, VECTORS, by_library
 from solvers.ensemble.scalarise.program import Operand, Program
 
@@ -85,7 +85,12 @@ def _emit_operation(
 def apply(b: Build, name: str, operands: list[Any]) -> Any:
     """One operation on vectors."""
     if name in VECTORS or name in LIBRARY:
-        return b.ir.call(_function(b, name, len(operands)), operands)
+        function = _function(b, name, len(operands))
+        if b.kind == F64:
+            return b.ir.call(function, operands)
+        # Elementary functions of single numbers take the way of double ones.
+        doubles = [b.ir.fpext(x, ir.VectorType(F64, b.lanes)) for x in operands]
+        return b.ir.fptrunc(b.ir.call(function, doubles), b.reals)
     if name in _COMPARED:
         return b.compare(_COMPARED[name], *operands)
     return _DIRECT[name](b, *operands)
@@ -96,7 +101,8 @@ def _function(b: Build, name: str, operands: int) -> ir.Function:
     full = f"{FUNCTION_PREFIX}{name}"
     found = b.module.globals.get(full)
     if found is None:
-        signature = ir.FunctionType(b.reals, [b.reals] * operands)
+        doubles = ir.VectorType(F64, b.lanes)
+        signature = ir.FunctionType(doubles, [doubles] * operands)
         found = ir.Function(b.module, signature, full)
         found.linkage = "internal"
         inner = Build(found, b.lanes)

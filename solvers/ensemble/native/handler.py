@@ -5,8 +5,14 @@ It speaks XLA's typed foreign function interface, whose structures are laid out 
 numbers at start-up checks them. Programs name a kernel by a number that is the same in all
 processes, and the handler looks it up in a table: a kernel that is not there is an error of
 the call.
+
+There are two ways to be called. `handle` is for ensembles: its arrays are those of
+`worker.CALL`, and the kernel is the work of one thread. `handle_arrays` takes any number of
+arrays: the kernel runs on the calling thread alone, and spreads work over threads itself;
+`array_call` says what it is given.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -51,11 +57,14 @@ MEMBERS_OF_A_THREAD = 16
 """Fewer members are not worth a thread."""
 
 MOST_THREADS = 256
+MOST_ARRAYS = 64
+"""Operands and results of one call in all."""
+
 NOT_FOUND, INTERNAL = 5, 13
 
 
 def handler_module() -> ir.Module:
-    """Functions `handle`, `insert`, `remove`, `probe`, and the words `cores` and `busy`."""
+    """The handlers, `insert`, `remove`, `probe`, and the words `cores` and `busy`."""
     module = ir.Module("handler")
     table = _variable(module, "table", ir.ArrayType(I64, SLOTS * ROW))
     cores, busy = _variable(module, "cores", I64), _variable(module, "busy", I64)
@@ -63,7 +72,19 @@ def handler_module() -> ir.Module:
     _insert(module, find)
     _remove(module, find)
     _probe(module)
-    _handle(module, find, cores, busy)
+    spread = _spread(module, cores, busy)
+
+    def run_members(b: Build, frame: Any, kernel: Any) -> None:
+        call = _fill_call(b, frame)
+        members = b.load(I64, call, CALL.index("members"))
+        worth = b.ir.sdiv(members, b.count(MEMBERS_OF_A_THREAD))
+        b.ir.call(spread, [kernel, call, worth])
+
+    def run_arrays(b: Build, frame: Any, kernel: Any) -> None:
+        _call_pointer(b, kernel, POINTER, [_arrays_of(b, frame, spread)])
+
+    _handle(module, "handle", find, _check_sizes, run_members)
+    _handle(module, "handle_arrays", find, _check_number, run_arrays)
     return module
 
 
@@ -195,9 +216,15 @@ def _probe(module: ir.Module) -> None:
     b.finish(ir.Constant(POINTER, None))
 
 
-def _handle(module: ir.Module, find: Any, cores: Any, busy: Any) -> None:
-    """The handler: metadata, or one call."""
-    handle = _function(module, "handle", POINTER, POINTER)
+def _handle(
+    module: ir.Module,
+    name: str,
+    find: Any,
+    check: Callable[[Build, Any], None],
+    run: Callable[[Build, Any, Any], None],
+) -> None:
+    """A handler: metadata, or one call, checked and run from the frame of XLA."""
+    handle = _function(module, name, POINTER, POINTER)
     b = Build(handle, 1)
     frame = handle.args[0]
     null = ir.Constant(POINTER, None)
@@ -210,7 +237,7 @@ def _handle(module: ir.Module, find: Any, cores: Any, busy: Any) -> None:
             _put_field(b, metadata, "metadata.minor", VERSION[1])
             _put_field(b, metadata, "metadata.traits", 0)
             b.ir.ret(null)
-    _check_sizes(b, frame)
+    check(b, frame)
     attributes = _field(b, frame, "frame.attrs", POINTER)
     scalar = b.load(POINTER, attributes, 0)
     number = b.load(I64, _field(b, scalar, "scalar.value", POINTER), 0)
@@ -224,8 +251,7 @@ def _handle(module: ir.Module, find: Any, cores: Any, busy: Any) -> None:
     with b.ir.if_then(b.ir.icmp_signed("==", address, b.count(0))):
         b.ir.atomic_rmw("sub", running, b.count(1), "seq_cst")
         b.ir.ret(_error(b, frame, missing, NOT_FOUND))
-    call = _fill_call(b, frame)
-    _run_on_threads(b, b.ir.inttoptr(address, POINTER), call, cores, busy)
+    run(b, frame, b.ir.inttoptr(address, POINTER))
     b.ir.atomic_rmw("sub", running, b.count(1), "seq_cst")
     b.finish(null)
 
@@ -233,9 +259,21 @@ def _handle(module: ir.Module, find: Any, cores: Any, busy: Any) -> None:
 def _check_sizes(b: Build, frame: Any) -> None:
     for name, expected in (("args", OPERANDS), ("rets", RESULTS), ("attrs", 1)):
         size = _field(b, frame, f"frame.{name}.size", I64)
-        with b.ir.if_then(b.ir.icmp_signed("!=", size, b.count(expected))):
-            message = "This version of XLA lays out its calls in an unknown way."
-            b.ir.ret(_error(b, frame, message, INTERNAL))
+        _refuse_if(b, frame, b.ir.icmp_signed("!=", size, b.count(expected)))
+
+
+def _check_number(b: Build, frame: Any) -> None:
+    sizes = [_field(b, frame, f"frame.{name}.size", I64) for name in ("args", "rets")]
+    most = b.count(MOST_ARRAYS)
+    _refuse_if(b, frame, b.ir.icmp_unsigned(">", b.ir.add(*sizes), most))
+    attributes = _field(b, frame, "frame.attrs.size", I64)
+    _refuse_if(b, frame, b.ir.icmp_signed("!=", attributes, b.count(1)))
+
+
+def _refuse_if(b: Build, frame: Any, wrong: Any) -> None:
+    with b.ir.if_then(wrong):
+        message = "This version of XLA lays out its calls in an unknown way."
+        b.ir.ret(_error(b, frame, message, INTERNAL))
 
 
 def _error(b: Build, frame: Any, message: str, code: int) -> Any:
@@ -296,8 +334,39 @@ def _fill_call(b: Build, frame: Any) -> Any:
     return call
 
 
-def _run_on_threads(b: Build, kernel: Any, call: Any, cores: Any, busy: Any) -> None:
-    """Run a kernel on this thread and on as many more as there are idle cores and work."""
+def _arrays_of(b: Build, frame: Any, spread: Any) -> Any:
+    """What a kernel of arrays is called with: see `array_call`."""
+    call = b.space(I64, 1 + 2 * MOST_ARRAYS)
+    b.store(spread, call, 0)
+    made = b.space(I64)
+    b.store(b.count(1), made)
+    for name in ("args", "rets"):
+        buffers = _field(b, frame, f"frame.{name}", POINTER)
+
+        def one(i: Any, buffers: Any = buffers) -> None:
+            buffer = b.load(POINTER, buffers, i)
+            place = b.load(I64, made)
+            b.store(_field(b, buffer, "buffer.data", POINTER), call, place)
+            b.store(
+                _field(b, buffer, "buffer.dims", POINTER), call, b.ir.add(place, b.count(1))
+            )
+            b.store(b.ir.add(place, b.count(2)), made)
+
+        b.loop(_field(b, frame, f"frame.{name}.size", I64), one)
+    return call
+
+
+def _spread(module: ir.Module, cores: Any, busy: Any) -> Any:
+    """`spread(work, argument, most)`: run `work(argument)` on this thread and on others.
+
+    There are as many as there are idle cores, and `most` at most; it returns when all are
+    done. With no idle core the work runs once, on this thread: it must take its parts from
+    a counter.
+    """
+    spread = _function(module, "spread", ir.VoidType(), POINTER, POINTER, I64)
+    spread.linkage = "internal"
+    b = Build(spread, 1)
+    kernel, call, worth = spread.args
     one, null = b.count(1), ir.Constant(POINTER, None)
     create = _function(b.module, "pthread_create", I32, POINTER, POINTER, POINTER, POINTER)
     join = _function(b.module, "pthread_join", I32, I64, POINTER)
@@ -307,8 +376,6 @@ def _run_on_threads(b: Build, kernel: Any, call: Any, cores: Any, busy: Any) -> 
 
     taken = b.ir.load_atomic(busy, "seq_cst", 8, typ=I64)
     idle = b.ir.sub(b.ir.load_atomic(cores, "seq_cst", 8, typ=I64), taken)
-    members = b.load(I64, call, CALL.index("members"))
-    worth = b.ir.sdiv(members, b.count(MEMBERS_OF_A_THREAD))
     wanted = smaller(smaller(idle, worth), b.count(MOST_THREADS))
     wanted = b.ir.select(b.ir.icmp_signed("<", wanted, one), one, wanted)
     b.ir.atomic_rmw("add", busy, wanted, "seq_cst")
@@ -331,3 +398,5 @@ def _run_on_threads(b: Build, kernel: Any, call: Any, cores: Any, busy: Any) -> 
         lambda i: b.ir.call(join, [b.load(I64, threads, i), null]),
     )
     b.ir.atomic_rmw("sub", busy, wanted, "seq_cst")
+    b.finish()
+    return spread

@@ -23,7 +23,8 @@ from solvers.ensemble.native.handler import handler_module
 
 
 TARGET = "simkit_ensemble"
-"""The name under which XLA knows the handler."""
+ARRAYS_TARGET = "simkit_arrays"
+"""The names under which XLA knows the two ways to call a kernel; see `handler`."""
 
 RECENT = 64
 """Kernels that are kept although no program names them: a program that is dropped may
@@ -43,9 +44,10 @@ class Handler:
         self._cores = self._word("cores")
         self._busy = self._word("busy")
         self.set_threads(_usable_cores())
-        address = ctypes.c_void_p(self._machine.address("handle"))
-        capsule = jax.ffi.pycapsule(address)
-        jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
+        for target, name in ((TARGET, "handle"), (ARRAYS_TARGET, "handle_arrays")):
+            address = ctypes.c_void_p(self._machine.address(name))
+            capsule = jax.ffi.pycapsule(address)
+            jax.ffi.register_ffi_target(target, capsule, platform="cpu")
         os.register_at_fork(after_in_child=self._forget_calls)
 
     def _word(self, name: str) -> Any:

@@ -1,0 +1,1 @@
+"""Molecular dynamics by compiled kernels: sums over neighbours as vector code."""
