@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo demo-argon test check format docs bench bench-fit bench-optimisers bench-hessian bench-hybrid \
-	bench-scaling bench-ensemble bench-molecules bench-storage browser constraints \
+	bench-scaling bench-ensemble bench-molecules bench-nist-isotherm bench-storage browser constraints \
 	generated clean
 
 demo: $(STAMP)
@@ -95,6 +95,10 @@ bench-ensemble: $(STAMP) .venv-bench/.installed
 bench-molecules: $(STAMP)
 	$(BIN)/python benchmarks/molecules.py --cores 1 $(if $(PEERS),--peers $(PEERS))
 	$(BIN)/python benchmarks/molecules.py --cores 2 $(if $(PEERS),--peers $(PEERS))
+
+# Two minutes of processor for each of NIST's densities, or for those in DENSITIES.
+bench-nist-isotherm: $(STAMP)
+	$(BIN)/python benchmarks/nist_isotherm.py $(if $(DENSITIES),--densities $(DENSITIES))
 
 # 5 GB in the folder of temporary files, or in FOLDER.
 bench-storage: $(STAMP)

@@ -22,7 +22,7 @@ from systems.molecular.boxes import OpenBox, OrthorhombicBox, TriclinicBox
 from systems.molecular.cutoffs import ForceShifted, Shifted, Switched, Truncated
 from systems.molecular.model import ExternalTerm, MolecularModel
 from systems.molecular.neighbours import allocate
-from systems.molecular.pair_sums import evaluate_pairs
+from systems.molecular.pair_sums import Precision, evaluate_pairs
 from systems.molecular.pairwise import LennardJones
 from systems.molecular.potentials import Buckingham, Morse, UserPair, Yukawa
 
@@ -179,7 +179,8 @@ def test_processors_with_other_vectors(monkeypatch, lanes):
     positions, box, neighbours = _placed()
     given = (pair, positions, jnp.asarray(species), box, neighbours)
     right = by_jax(*given)
-    for precision, tolerance in (("positions", 1e-12), ("mixed", 3e-6)):
+    limits: dict[Precision, float] = {"positions": 1e-12, "mixed": 3e-6}
+    for precision, tolerance in limits.items():
         made = functools.partial(native_sums, precision=precision, kinds=2)
         assert _close(eqx.filter_jit(made)(*given), right, tolerance)
     kernels.cache_clear()
