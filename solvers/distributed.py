@@ -130,7 +130,7 @@ def initialise(
     except BaseException as error:
         if not (isinstance(error, SystemExit) and error.code in (None, 0)):
             # A collective with a process that died fails a moment before the watch knows.
-            watch.fail(wait=isinstance(error, jax.errors.JaxRuntimeError))
+            watch.fail(wait=_is_of_a_collective(error))
             # At its end jax would wait for the others, which have gone.
             code = error.code if isinstance(error, SystemExit) else 1
             atexit.register(_leave, code if isinstance(code, int) else 1)
@@ -220,6 +220,11 @@ def _join(
 def _late(coordinator: str | None, launcher: str | None, timeout: int) -> str:
     where = coordinator or f"as {launcher} says"
     return f"The processes did not come together within {timeout} s (coordinator {where})."
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    # jax passes on what gloo says as one type of error or another.
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def _check_port(port: int) -> None:

@@ -40,6 +40,7 @@ class Watch:
         self._changed = threading.Condition()
         self._closed = False
         self._told = threading.Event()
+        self._acted = threading.Event()
         self._stop = threading.Event()
 
     def accept(self, listener: socket.socket, token: str, timeout: float = 60.0) -> None:
@@ -113,8 +114,9 @@ class Watch:
 
         - `wait`: wait a moment first, as the cause may be another process that is lost.
         """
-        if wait:
-            self._told.wait(10 * _MOMENT)
+        # What is done about a lost process, as a rule the end of this one, goes first.
+        if wait and self._told.wait(10 * _MOMENT):
+            self._acted.wait(10 * _MOMENT)
         self._close()
         time.sleep(_MOMENT)
 
@@ -163,6 +165,7 @@ class Watch:
         self._on_loss(
             f"Process {lost} of {self._count} died or failed, so process {self._index} stops."
         )
+        self._acted.set()
 
     def _send(self, index: int, message: bytes) -> None:
         # A closed connection is noticed by the thread that reads.

@@ -213,6 +213,8 @@ def end_badly(kind: str, first: bool) -> None:
     rows = global_rows({"x": np.arange(3.0)}, mesh)
     total = jax.jit(row_sum(lambda scale, row: scale * row["x"], mesh))
     print(f"\n{RESULT}{json.dumps(['sum', float(total(np.asarray(2.0), rows))])}", flush=True)
+    if (kind == "failed") == first:
+        print(f"{RESULT}{json.dumps(['end', time.monotonic()])}", flush=True)
     if kind.startswith("killed") and not first:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "failed" and first:
