@@ -167,8 +167,6 @@ def _saved_times(times: ArrayLike | Sequence[float] | None, start: float | None)
     saved = np.asarray(times, dtype=float)
     if saved.ndim != 1 or saved.size == 0 or np.any(np.diff(saved) < 0):
         raise ValueError("simulate: `times` must be increasing numbers, shape (times,).")
-    if not np.all(np.isfinite(saved)):
-        raise ValueError("simulate: `times` must be finite numbers.")
     if start is not None and saved[0] < start:
         raise ValueError(f"simulate: times[0] is {saved[0]:g}, before start = {start:g}.")
     return saved

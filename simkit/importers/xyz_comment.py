@@ -136,7 +136,9 @@ def _text_of(value: Any) -> str:
         return repr(value.item() if isinstance(value, np.number) else value)
     if isinstance(value, str):
         quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-        return value if _BARE.fullmatch(value) else f'"{quoted}"'
+        # A single word in quotes is text, also where it looks like a number or a boolean.
+        bare = _BARE.fullmatch(value) and isinstance(_scalar(value), str)
+        return value if bare else f'"{quoted}"'
     array = np.asarray(value)
     if array.ndim == 1 and array.size > 1:
         return '"' + " ".join(_text_of(item) for item in array) + '"'

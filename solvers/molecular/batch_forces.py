@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from solvers.ensemble.law import EngineRefusal
-from solvers.molecular.engine import Chosen
-from solvers.molecular.precision import MixedPairTerm
+from solvers.molecular.engine import Chosen, chosen_of
 from systems.molecular.boxes import AbstractBox
 from systems.molecular.corrections import TailCorrection
 from systems.molecular.model import (
@@ -37,20 +36,12 @@ def choose_batch_engine(
     Raises `ValueError` for another name than `"auto"`, `"jax"` and `"native"`, `EngineRefusal`
     if `"native"` was asked for and cannot serve.
     """
-    if engine not in ("auto", "jax", "native"):
-        raise ValueError(f"engine is {engine!r}, expected 'auto', 'jax' or 'native'.")
-    if engine == "jax":
-        return Chosen(model, "jax", "It was asked for.")
-    try:
+
+    def native() -> MolecularModel:
         _check_native(model, positions, box)
-    except EngineRefusal as refusal:
-        if engine == "native":
-            raise EngineRefusal(f"engine='native' cannot serve: {refusal}") from refusal
-        return Chosen(model, "jax", f"Not native: {refusal}")
-    reason = (
-        "Pair energies became a compiled kernel." if engine == "auto" else "It was asked for."
-    )
-    return Chosen(model, "native", reason)
+        return model
+
+    return chosen_of(engine, model, native)
 
 
 def _check_native(model: MolecularModel, positions: Array, box: AbstractBox) -> None:
@@ -68,7 +59,7 @@ def _check_native(model: MolecularModel, positions: Array, box: AbstractBox) -> 
 def check_terms(model: MolecularModel) -> None:
     """Raise `ValueError` for a term that cannot leave out rows that are no particles."""
     for term in model.terms:
-        if not isinstance(term, PairTerm | MixedPairTerm | TailCorrection | ExternalTerm):
+        if not isinstance(term, PairTerm | TailCorrection | ExternalTerm):
             raise ValueError(
                 f"run_batch: the systems have different numbers of particles, and "
                 f"{type(term).__name__} does not know which are there; expected pair "
@@ -139,14 +130,13 @@ def _plain(
             energies, gradients = jax.vmap(jax.value_and_grad(term.function))(positions, known)
             energy = jnp.sum(energies, where=present)
             return Evaluation(energy, -gradients, jnp.zeros((3, 3), positions.dtype))
-        if isinstance(term, PairTerm | MixedPairTerm):
-            mixed = isinstance(term, MixedPairTerm) or term.precision == "mixed"
+        if isinstance(term, PairTerm):
             return evaluate_pairs(
                 term.pair,
                 positions,
                 known,
                 box,
-                precision="mixed" if mixed else "positions",
+                precision=term.precision,
                 particles=jnp.sum(present, dtype=jnp.int32),
             )
         return term.evaluate(positions, species, box, None)

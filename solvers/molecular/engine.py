@@ -1,12 +1,12 @@
 """Which engine sums over pairs in a run, and why."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import numpy as np
 
 from solvers.ensemble.law import EngineRefusal
-from solvers.molecular.precision import MixedPairTerm
 from systems.molecular.boxes import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
 from systems.molecular.model import AbstractTerm, MolecularModel, PairTerm
 
@@ -42,12 +42,22 @@ def choose_engine(
     Raises `ValueError` for another name, `EngineRefusal` (a `ValueError`) if `"native"` was
     asked for and cannot serve.
     """
+    return chosen_of(engine, model, lambda: _native(model, box, with_lists))
+
+
+def chosen_of(
+    engine: str, model: MolecularModel, native: Callable[[], MolecularModel]
+) -> Chosen:
+    """The choice where `native` gives the model of that engine, or raises `EngineRefusal`.
+
+    Raises as [`choose_engine`][solvers.molecular.engine.choose_engine].
+    """
     if engine not in _NAMES:
         raise ValueError(f"engine is {engine!r}, expected 'auto', 'jax' or 'native'.")
     if engine == "jax":
         return Chosen(model, "jax", "It was asked for.")
     try:
-        found = _native(model, box, with_lists)
+        found = native()
     except EngineRefusal as refusal:
         if engine == "native":
             raise EngineRefusal(f"engine='native' cannot serve: {refusal}") from refusal
@@ -62,7 +72,7 @@ def _native(model: MolecularModel, box: AbstractBox, with_lists: bool) -> Molecu
     from solvers.ensemble.native.arrays import check_device
     from solvers.molecular.native.sums import check_pair
 
-    pairs = [term for term in model.terms if isinstance(term, PairTerm | MixedPairTerm)]
+    pairs = [term for term in model.terms if isinstance(term, PairTerm)]
     if not pairs:
         raise EngineRefusal("The model has no term over pairs.")
     if not with_lists:
@@ -80,8 +90,6 @@ def _native(model: MolecularModel, box: AbstractBox, with_lists: bool) -> Molecu
 def _as_native(term: AbstractTerm, kinds: int) -> Any:
     from solvers.molecular.native.term import NativePairTerm
 
-    if isinstance(term, MixedPairTerm):
-        return NativePairTerm(term.pair, "mixed", kinds)
     if isinstance(term, PairTerm):
         return NativePairTerm(term.pair, term.precision, kinds)
     return term

@@ -4,43 +4,14 @@ from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from solvers.molecular.dynamics import AbstractDynamics
 from solvers.molecular.state import as_arrays
-from systems.molecular.boxes import AbstractBox
 from systems.molecular.model import AbstractTerm, MolecularModel, PairTerm
-from systems.molecular.neighbours import NeighbourList
-from systems.molecular.pair_sums import Evaluation, evaluate_pairs
-from systems.molecular.pairwise import AbstractPairEnergy
 
 
 Precision = Literal["double", "single", "mixed"]
 _Method = TypeVar("_Method", bound=AbstractDynamics)
-
-
-class MixedPairTerm(AbstractTerm):
-    """The sum of a pair energy, each pair in single and the sums in double precision.
-
-    - `pair`: the potential.
-    """
-
-    pair: AbstractPairEnergy
-
-    @property
-    def range(self) -> float | None:
-        """That of the potential."""
-        return self.pair.range
-
-    def evaluate(
-        self,
-        positions: Float[Array, "particles 3"],
-        species: Int[Array, " particles"],
-        box: AbstractBox,
-        neighbours: NeighbourList | None,
-    ) -> Evaluation:
-        """See [`evaluate_pairs`][systems.molecular.pair_sums.evaluate_pairs]."""
-        return evaluate_pairs(self.pair, positions, species, box, neighbours, precision="mixed")
 
 
 def in_precision(
@@ -63,4 +34,4 @@ def in_precision(
 
 def as_mixed(term: AbstractTerm) -> AbstractTerm:
     """The term with pairs in single and sums in double precision, if it is one over pairs."""
-    return MixedPairTerm(term.pair) if isinstance(term, PairTerm) else term
+    return term.with_precision("mixed") if isinstance(term, PairTerm) else term
